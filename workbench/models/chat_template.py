@@ -27,8 +27,8 @@ from workbench.models.template_limits import TemplateLimit, limited_range, refus
 
 PINNED_DATE = date(2024, 7, 26)
 _NAME = r"[\w:]*(?:think|thought|reason)\w*"
-#: How a thought begins, and what closes it; the first pattern that fits the text after the last message is
-#: taken.
+#: Patterns that begin a thought, each with its closing text (empty if unknown). The first pattern found in the
+#: text after the last message is used.
 _THOUGHTS: tuple[tuple[str, str], ...] = (
     (r"<\|begin_of_(thought|thinking)\|>", "<|end_of_{0}|>"),
     (r"<\|START_(THINKING)\|>", "<|END_{0}|>"),
@@ -39,7 +39,7 @@ _THOUGHTS: tuple[tuple[str, str], ...] = (
     (rf"<\|({_NAME})\|>", ""),
 )
 _MARK = "@@said@@"
-#: What a template raises that uses what the messages, Python or the machine does not have.
+#: Errors of a template that uses what the messages, Python or the machine does not have.
 _BROKEN = (
     TemplateError,
     TypeError,

@@ -9,7 +9,7 @@ from workbench.errors import UserError
 from workbench.models.memory_in_use import free_memory
 from workbench.models.model_directory import ModelDirectory, Place, spreads
 
-#: Fraction of a GPU's free memory that weights may take: something must be left to run them.
+#: Fraction of a GPU's free memory that weights may take; the remainder is needed to run the model.
 USABLE = 0.95
 
 

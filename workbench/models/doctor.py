@@ -47,7 +47,7 @@ from workbench.models.runner import Runner
 from workbench.models.runners import runner_for
 from workbench.models.token_text import token_ids, token_texts
 
-#: Largest difference of logits, relative to the largest logit, that counts as the same.
+#: Largest difference of logits, relative to the largest logit, at which a check passes.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _LENGTH, _CHAT = 24, 96
 

@@ -74,8 +74,8 @@ _IN_BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-#: What two families call the same name in different places: Gemma has a norm before and one after each half
-#: of a block.
+#: Norm names that mean different weights in Gemma (True) and in other families (False): Gemma has a norm
+#: before and a norm after each half of a block.
 _NORMS = {
     False: {"ffn_norm": "post_attention_layernorm"},
     True: {

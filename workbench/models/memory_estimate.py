@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from workbench.models.runner import ModelShape
 from workbench.models.vocabulary_chunks import CHUNK
 
-#: Tokens of a batch without gradients unless said otherwise; a batch with gradients has a quarter.
+#: Default number of tokens per batch without gradients; a batch with gradients has a quarter of it.
 BATCH_TOKENS = 8192
 
 

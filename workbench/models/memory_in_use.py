@@ -20,7 +20,7 @@ def free_memory(device: torch.device) -> int | None:
         held, (free, total) = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)
         allowed = int(
             total * torch.cuda.get_per_process_memory_fraction(device)
-        )  # of a worker that shares the GPU with others
+        )  # below 1 for a worker that shares the GPU with others
         return min(free + torch.cuda.memory_reserved(device) - held, allowed - held)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()

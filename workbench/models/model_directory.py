@@ -33,16 +33,15 @@ from workbench.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-#: One device, or a Hugging Face device map: a way to spread a model over all CUDA devices, or a device for
-#: each module.
+#: One device, or a Hugging Face device map: a strategy over all CUDA devices, or a device for each module.
 Place = str | Mapping[str, str | int]
 SPREADS = ("balanced", "sequential")
-#: Weights that old checkpoints hold and every model computes.
+#: Weights that old checkpoints store although every model computes them.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|position_ids$")
-#: What a multimodal checkpoint holds in addition to its text part.
+#: Weights of a multimodal checkpoint outside its text part.
 _OTHER_PARTS = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector|audio_tower)\.")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-#: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
+#: Renaming of the text part's weights in multimodal Gemma 3 checkpoints, older names first.
 _TEXT_PART = {
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head\.": "lm_head.",
@@ -153,7 +152,7 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
     _refuse_unexpected(checkpoint, info.get("unexpected_keys") or ())
     _refuse_offloaded(
         checkpoint, getattr(model, "hf_device_map", {})
-    )  # first: what is left out has no values to look at
+    )  # before the finite check: offloaded weights have no values to check
     if not spreads(device):
         model = model.to(device)
     for name, weight in model.named_parameters():
@@ -285,7 +284,7 @@ def _refuse_unexpected(checkpoint: ModelDirectory, keys: Iterable[str]) -> None:
         )
 
 
-#: Numbers of a config that no weights of the file's size can have.
+#: Sizes in a config that are compared with the bytes of the weights files.
 _SIZES = frozenset(
     {
         "num_hidden_layers",

@@ -16,7 +16,7 @@ from workbench.models.hooked_conversion import families
 from workbench.models.model_directory import read_json
 from workbench.models.model_sources import REPOSITORIES, find_source, model_names
 
-#: How a model of the hub that is not here can be had.
+#: Advice for a hub model that is not on this machine.
 _HOW = "hub: {0}, fetched at first use; or name its directory or a .gguf file of it"
 
 

@@ -25,7 +25,7 @@ REPOSITORIES = {
     "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
     "gemma-3-4b-it": "google/gemma-3-4b-it",
 }
-#: What is fetched of a repository: configs, tokenizers, templates, safetensors; no code, no pickles.
+#: Files that are fetched from a repository: configs, tokenizers, templates, safetensors; no code, no pickles.
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 

@@ -29,7 +29,7 @@ from workbench.models.hook_sites import Site
 from workbench.models.vocabulary_chunks import row_chunks
 from workbench.text_forms import require_whole_text
 
-#: Dtypes of weights in which log-odds are still read in float32.
+#: Short dtypes of weights, for which log-odds are still computed in float32.
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -112,7 +112,7 @@ class KeyValueCache(ABC):
 
     length: int
     batch: int
-    #: Of batched caches (`Runner.batch_caches`): how many there are, each for as many neighbouring rows.
+    #: Number of caches batched into this one (`Runner.batch_caches`), each with the same number of rows.
     owners: int = 1
 
     @abstractmethod
@@ -137,7 +137,7 @@ class KeyValueCache(ABC):
         raise NotImplementedError(f"{type(self).__name__} is never run in a batch")
 
 
-#: Under this name a model keeps the end tokens of its generation config.
+#: Attribute of a model that holds the end tokens of its generation config.
 CONFIGURED_ENDS = "_workbench_reply_ends"
 
 
@@ -192,7 +192,7 @@ class Runner(ABC):
         sizes = ", ".join(f"{name}={value!r}" for name, value in vars(self.shape).items())
         digest = hashlib.sha256(
             f"Shape({sizes})".encode()
-        )  # not repr: a class renamed would be another model in stored runs
+        )  # not repr: renaming the class would change the fingerprint in stored runs
         for name, weight in sorted(self.model.named_parameters()):
             flat = weight.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // 64)][:64]
@@ -559,7 +559,7 @@ class Runner(ABC):
         layers, pairs = (
             round(layers),
             round(pairs),
-        )  # whole numbers add up to the same whatever the order, and after a resume
+        )  # sums of whole numbers do not depend on their order, so a resumed run counts the same
         weights, attention = (
             2 * layers * self.shape.block_parameters,
             4 * pairs * self.shape.n_heads * self.shape.d_head,

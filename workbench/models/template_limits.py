@@ -30,8 +30,7 @@ class TemplateLimit(Exception):
     """A template reached a limit; the message continues "the chat template of this model ..."."""
 
 
-#: Raised inside the rendering thread when its time is over: a thread that ends with this one says nothing,
-#: wherever it comes.
+#: Raised in the rendering thread when its time is over; Python prints nothing for a thread that ends with it.
 _STOPPED = SystemExit
 
 
@@ -91,7 +90,7 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
     while thread.is_alive() and not large and time.monotonic() < ends:
         thread.join(LOOK)
         large = _resident() - held > GROWTH
-    for _ in range(10):  # it may be inside one long operation of C; then it goes on as a daemon
+    for _ in range(10):  # a long operation in C cannot be stopped; the thread then continues as a daemon
         if not thread.is_alive():
             break
         ctypes.pythonapi.PyThreadState_SetAsyncExc(

@@ -61,7 +61,7 @@ def single_token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -
     return [text if i != end else mark for text, i in zip(texts, ids, strict=True)]
 
 
-#: Tokens of which so few are decoded one by one; also the size of the sample that is compared.
+#: Fewer tokens than this are decoded one by one; also the size of the sample that is compared.
 _FEW = 64
 
 

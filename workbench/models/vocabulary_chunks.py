@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-#: Logits that are made at a time (float32: 64 MB).
+#: Largest number of logits computed at a time (64 MB in float32).
 CHUNK = 2**24
 
 

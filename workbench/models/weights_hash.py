@@ -14,7 +14,7 @@ from workbench.errors import UserError
 from workbench.models.model_directory import open_model_directory
 from workbench.models.model_sources import ModelSource, find_source
 
-#: Endings of what is read of a model apart from its weights.
+#: Endings of the files that are hashed in addition to the weights.
 SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 

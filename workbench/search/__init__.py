@@ -1,4 +1,4 @@
-"""Fluent gradient search for prompts: one engine (`search`), several methods as values.
+"""Fluent gradient search for prompts: one engine (`search`) and several methods as values.
 
 The package itself can be called: `workbench.search(...)` is the function, although importing any part of this
 package binds the name `workbench.search` to the package.

@@ -1,8 +1,8 @@
-"""Selection: one elite per fluency weight, and the frontier.
+"""Select one elite per fluency weight, and compute the Pareto frontier.
 
-A candidate's value at a fluency weight w is objective - w * fluency. The weights are log-spaced (EPO, arXiv
-2402.01702). Diversity is kept by construction: each weight takes the best candidate that no weight before it
-took.
+A candidate's value at a fluency weight w is objective - w * cross-entropy. The weights are log-spaced (EPO,
+arXiv 2402.01702). Each weight takes the best candidate that no earlier weight took, which keeps the
+population diverse.
 """
 
 from __future__ import annotations
@@ -18,21 +18,27 @@ from workbench.search.scored_prompts import ScoredPrompts
 
 
 def ladder(low: float, high: float, n_weights: int) -> tuple[float, ...]:
-    """Log-spaced fluency weights from low to high."""
+    """Return `n_weights` log-spaced fluency weights from low to high."""
     return tuple(float(w) for w in np.geomspace(low, high, n_weights))
 
 
 def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "weight candidate"]:
-    """Objective - weight * fluency, for every weight."""
+    """Return objective - weight * cross-entropy for every fluency weight and candidate."""
     w = torch.tensor(weights, device=scored.objective.device)[:, None]
     return scored.objective[None] - w * scored.cross_entropy[None]
 
 
 def elites(pool: ScoredPrompts, weights: tuple[float, ...], distinct: bool = True) -> ScoredPrompts:
-    """For each weight the best candidate of the pool, in the order of the weights; ties go to the lower index.
+    """Select for each fluency weight the best candidate of the pool.
 
-    distinct: no prompt is taken twice while there are others (without it the population can collapse to one
-    prompt).
+    Args:
+        pool: Scored prompts.
+        weights: Fluency weights, in objective units per nat.
+        distinct: Whether a prompt is selected at most once while there are others; if False, the population
+            can collapse to one prompt.
+
+    Returns:
+        One prompt per weight, in the order of the weights; ties go to the lower index.
     """
     table = values(pool, weights).nan_to_num(nan=-torch.inf)
     taken: list[int] = []
@@ -48,7 +54,7 @@ def elites(pool: ScoredPrompts, weights: tuple[float, ...], distinct: bool = Tru
 
 
 def first_copies(pool: ScoredPrompts) -> Bool[Tensor, " candidate"]:
-    """True for the first occurrence of each prompt."""
+    """Mark the first occurrence of each prompt (True), so that later copies can be dropped."""
     seen: set[tuple[int, ...]] = set()
     fresh = [not (row in seen or seen.add(row)) for row in map(tuple, pool.ids.tolist())]  # type: ignore[func-returns-value]
     return torch.tensor(fresh, device=pool.ids.device)
@@ -56,11 +62,15 @@ def first_copies(pool: ScoredPrompts) -> Bool[Tensor, " candidate"]:
 
 @dataclass(frozen=True)
 class CanSurvive:
-    """How far a child is from the population or the frontier, given only a lower bound of its fluency (Scorer's `advantage`).
+    """Test if a child may become an elite or reach the frontier, given a lower bound of its cross-entropy.
 
-    With T weights at most T - 1 candidates are taken before any weight, so a child that stays below the T-th
-    best parent at every weight cannot be an elite; a child that an archived candidate beats on both counts
-    cannot reach the frontier.
+    With T weights at most T - 1 candidates are selected before any weight's turn, so a child below the T-th
+    best parent at every weight cannot be an elite. A child that an archived candidate beats on both objective
+    and cross-entropy cannot reach the frontier.
+
+    Attributes:
+        weights: Fluency weights, in objective units per nat.
+        archive: The frontier so far; None before the first step.
     """
 
     weights: tuple[float, ...]
@@ -69,7 +79,13 @@ class CanSurvive:
     def __call__(
         self, parents: ScoredPrompts, objective: Tensor, bound: Tensor
     ) -> Float[Tensor, " candidate"]:
-        """At least 0 for a child that may be an elite or on the frontier, below 0 for one that cannot."""
+        """Return a margin per child, which is below 0 if it can be neither an elite nor on the frontier.
+
+        Args:
+            parents: The parents with their scores.
+            objective: Objective of each child.
+            bound: Lower bound of each child's cross-entropy, nats per token.
+        """
         n_weights = len(self.weights)
         at_best = values(ScoredPrompts(parents.ids[:0], objective, bound), self.weights)
         ranked = values(parents, self.weights).sort(dim=1, descending=True).values
@@ -87,10 +103,18 @@ class CanSurvive:
     def order(
         self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]
     ) -> Int[Tensor, " candidate"]:
-        """Candidates from the one to keep first.
+        """Order candidates by the priority with which they are kept.
 
-        The best at any weight, then the second best at any, and so on, so that every part of the frontier
-        keeps its own (by one number for all weights the fluent part died out: docs/performance.md).
+        The best candidate of every weight comes first, then every weight's second best, and so on, so that
+        each part of the frontier keeps candidates. (Ranked by one number for all weights, the fluent part
+        died out: docs/performance.md.)
+
+        Args:
+            objective: Objective of each candidate.
+            cross_entropy: Cross-entropy of each candidate, nats per token.
+
+        Returns:
+            Indices of the candidates, the one to keep first in front.
         """
         nameless = torch.empty(len(objective), 0, dtype=torch.long, device=objective.device)
         table = values(ScoredPrompts(nameless, objective, cross_entropy), self.weights).nan_to_num(
@@ -101,7 +125,10 @@ class CanSurvive:
 
 
 def pareto_frontier(pool: ScoredPrompts) -> ScoredPrompts:
-    """The candidates that no other one beats on both objective and fluency, most fluent first; copies once."""
+    """Select the candidates that no other one beats on both objective and cross-entropy.
+
+    The most fluent comes first. Copies of a prompt are selected once.
+    """
     objectives, cross_entropies = pool.objective.cpu().numpy(), pool.cross_entropy.cpu().numpy()
     best, kept, seen = -np.inf, [], set()
     rows = pool.ids.tolist()
@@ -115,7 +142,13 @@ def pareto_frontier(pool: ScoredPrompts) -> ScoredPrompts:
 
 
 def hypervolume(objective: np.ndarray, cross_entropy: np.ndarray, reference: tuple[float, float]) -> float:
-    """Area (objective units x nats) dominated by the points over the reference (least objective, greatest fluency cost)."""
+    """Return the area (objective units x nats) that the points dominate relative to a reference point.
+
+    Args:
+        objective: Objectives of the points.
+        cross_entropy: Cross-entropies of the points, nats per token.
+        reference: Least objective and greatest cross-entropy that count.
+    """
     low, worst = reference
     order = np.argsort(cross_entropy, kind="stable")
     area, best = 0.0, low

@@ -1,4 +1,4 @@
-"""What a search gives back: the prompts that no other one beats on both objective and fluency, and how they were found."""
+"""Results of a search: the prompts that no other one beats on both objective and fluency."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ class Candidate(ShowsFacts):
 
     Attributes:
         ids: Token ids.
-        text: What they decode to.
-        objective: As maximised by the search, mean over its contexts.
-        cross_entropy: Mean of its tokens, nats per token (lower is more fluent).
-        selection_rate: Rate of matching answers on the selection split, after `Frontier.select`.
-        selection_log_odds: Mean log-odds there.
-        chosen: Whether it was chosen there.
+        text: Decoded text of the ids.
+        objective: The search's objective, mean over its contexts (higher is better).
+        cross_entropy: Mean cross-entropy of the prompt's tokens, nats per token (lower is more fluent).
+        selection_rate: Fraction of answers on the selection split that match the persona's behaviour; None
+            before `Frontier.choose`.
+        selection_log_odds: Mean log-odds (nats) of the matching answer on that split; None before
+            `Frontier.choose`.
+        chosen: Whether `Frontier.choose` marked this candidate as the best.
 
     Example:
         >>> wb.Candidate(ids=(5, 6), text="be honest", objective=1.2, cross_entropy=3.4).chosen
@@ -47,7 +49,7 @@ class Candidate(ShowsFacts):
     chosen: bool = False
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """The scores that were measured."""
+        """Return a title and the scores that were measured, for display."""
         scores = {
             "objective": self.objective,
             "cross-entropy": self.cross_entropy,
@@ -62,21 +64,22 @@ class Frontier(ShowsTable):
     """The result of a search.
 
     Attributes:
-        candidates: Most fluent first.
+        candidates: The found prompts, most fluent first.
         history: One row per step: step, seconds, model_calls, best_objective, best_cross_entropy, candidates,
             population, frontier.
-        cost: What the search spent.
-        method: Name of the method.
-        seed: Of the search.
-        sign: -1 if the objective suppresses the persona.
-        slot: Where the prompts were put.
-        metric: Of the contexts.
-        interrupted: Ended by hand.
-        objective: What was maximised, as plain data (kinds, weights, sites, scales; vectors by their hash).
-        warnings: One line each, of the search itself.
+        cost: Token-layers, FLOPs, model calls and seconds of the search.
+        method: Name of the search method.
+        seed: Seed of the search.
+        sign: -1 if the objective suppresses the persona, else 1.
+        slot: Place in the chat where the prompts were put.
+        metric: Which answers count as matching in the contexts.
+        interrupted: Whether the user ended the search (Ctrl-C).
+        objective: The objective as plain data (kinds, weights, sites, scales; vectors by their hash).
+        warnings: Warnings of the search itself, one line each.
 
     Example:
-        >>> found = wb.search(model, -wb.answer_log_odds(), contexts, wb.RandomSearch(length=4, population=2, children=4), wb.Budget(steps=2))
+        >>> method = wb.RandomSearch(length=4, population=2, children=4)
+        >>> found = wb.search(model, -wb.answer_log_odds(), contexts, method, wb.Budget(steps=2))
         >>> found.select(model, data.selection.take(4)).chosen
         True
     """
@@ -100,7 +103,7 @@ class Frontier(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per candidate: prompt, objective, cross-entropy, selection figures where there are any."""
+        """Table of the candidates: prompt, objective, cross-entropy, and figures on the selection split."""
         columns = {
             "prompt": "text",
             "objective": "objective",
@@ -120,15 +123,28 @@ class Frontier(ShowsTable):
         truth_fall: float = 0.03,
         shortest: bool = False,
     ) -> Frontier:
-        """This frontier with every candidate measured on the selection split and the best one marked.
+        """Measure every candidate on the selection split and mark the best one.
 
-        The greatest mean change of the log-odds in the direction of the search's sign. max_cross_entropy:
-        only candidates at most so unlikely (nats). truth: questions on true statements (`true_contexts`); the
-        best candidate is then the first under which the model agrees with at most `truth_fall` less of them
-        than without a prompt, or where there is none, the one that loses least. shortest: of the candidates
-        that are within one standard error of the best one (paired, over question groups), the one of the
-        fewest tokens: what a longer one has more is then padding as far as these questions tell
-        (one-standard-error rule, Breiman et al. 1984).
+        The best candidate changes the mean log-odds most in the direction of the search's sign.
+
+        Args:
+            model: The model of the search, or its runner.
+            split: The selection split, or contexts made from it.
+            max_cross_entropy: Admit only candidates of at most this cross-entropy, nats per token; None for
+                all.
+            truth: Questions on true statements (`true_contexts`). If given, the best candidate is the first
+                in rank under which the model agrees with at most `truth_fall` less of them than without a
+                prompt; if there is none, the candidate that loses least.
+            truth_fall: Largest accepted loss of agreement with true statements, as a fraction.
+            shortest: Prefer, among candidates within one standard error of the best one (paired, over
+                question groups), the one with the fewest tokens (one-standard-error rule, Breiman et al.
+                1984).
+
+        Returns:
+            A copy of this frontier with selection figures, and one candidate marked as `chosen`.
+
+        Raises:
+            UserError: No candidate has a cross-entropy of at most `max_cross_entropy`.
         """
         contexts = (
             split
@@ -164,7 +180,7 @@ class Frontier(ShowsTable):
         truth_fall: float = 0.03,
         shortest: bool = False,
     ) -> Candidate:
-        """The candidate that `choose` marks."""
+        """Return the candidate that `choose` marks; the arguments are those of `choose`."""
         return next(
             c
             for c in self.choose(model, split, max_cross_entropy, truth, truth_fall, shortest).candidates
@@ -172,7 +188,10 @@ class Frontier(ShowsTable):
         )
 
     def to_file(self) -> SearchFile:
-        """search/NAME.json, and the entry of one search in search/frontier.json; without times (`times`)."""
+        """Return the contents of search/NAME.json, which is also this search's entry in search/frontier.json.
+
+        Times are left out (see `times`), so that equal runs write equal files.
+        """
         return SearchFile(
             method=self.method,
             slot=self.slot,
@@ -188,7 +207,7 @@ class Frontier(ShowsTable):
 
     @property
     def times(self) -> SearchTimes:
-        """Its entry in timings.json."""
+        """The search's entry in timings.json: total seconds, and seconds of each step."""
         return SearchTimes(
             seconds=self.cost.seconds,
             steps=self.history["seconds"].tolist() if "seconds" in self.history else [],
@@ -196,7 +215,13 @@ class Frontier(ShowsTable):
 
     @classmethod
     def from_file(cls, file: SearchFile, history: pd.DataFrame, times: SearchTimes | None = None) -> Frontier:
-        """The frontier that `to_file` wrote, with its history, and its times where they are known."""
+        """Rebuild a frontier from the files of a run.
+
+        Args:
+            file: The result of `to_file`.
+            history: The rows of this search in search/history.parquet.
+            times: The search's entry in timings.json; None if unknown.
+        """
         cost, times = file.cost or CostEntry(), times or SearchTimes()
         if "seconds" not in history and len(times.steps) == len(history):
             history = history.assign(seconds=times.steps)
@@ -228,12 +253,17 @@ class Frontier(ShowsTable):
         return f"{self.method}, seed {self.seed}: objective against cross-entropy (nats a token; lower is more fluent)"
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The prompts, most fluent first, with what was measured of them."""
+        """Return a caption and the table of prompts, most fluent first, without empty columns."""
         return self._caption, self.table.dropna(axis=1, how="all")
 
 
 def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
-    """search/frontier.json and search/history.parquet of a run directory: all searches by name, their histories one after the other."""
+    """Write all searches of a run to search/frontier.json and search/history.parquet.
+
+    Args:
+        directory: The run directory.
+        searches: The frontiers by the searches' names; their histories follow one another in one table.
+    """
     (directory / "search").mkdir(exist_ok=True)  # a study without any search has none yet
     parts = [
         frontier.history.drop(columns="seconds", errors="ignore").assign(search=name)
@@ -250,7 +280,7 @@ def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
 
 
 def _candidate_entry(candidate: Candidate) -> CandidateEntry:
-    """The file keeps the key `fluency` for the cross-entropy: a name that readers outside rely on."""
+    """Entry of a candidate in a file; the cross-entropy keeps the key `fluency` for external readers."""
     fields: dict[str, Any] = {
         ("fluency" if name == "cross_entropy" else name): value for name, value in vars(candidate).items()
     }
@@ -269,7 +299,7 @@ def _candidate(entry: CandidateEntry) -> Candidate:
 def _shortest_first(
     ranked: Sequence[int], candidates: Sequence[Candidate], answers: Sequence[Answers], sign: int
 ) -> list[int]:
-    """Ranked candidates, those within one standard error of the first by their number of tokens before the others."""
+    """Reorder ranked candidates: those within one standard error of the first by length, then the others."""
     first = answers[ranked[0]]
 
     def level(i: int) -> bool:
@@ -285,7 +315,10 @@ def _shortest_first(
 def _truthful(
     model: Any, truth: Contexts, ranked: Sequence[int], candidates: Sequence[Candidate], fall: float
 ) -> int:
-    """The first of ranked candidates that costs at most `fall` of the agreement with true statements; the cheapest where none does."""
+    """Return the first ranked candidate that loses at most `fall` of the agreement with true statements.
+
+    If there is none, return the candidate that loses least.
+    """
     bare = answer(model, truth).rate
     losses: dict[int, float] = {}
     for i in ranked:

@@ -1,8 +1,8 @@
-"""A running search: one line in a terminal, a frontier that is drawn again in place in a notebook.
+"""Show a running search: one line in a terminal, or a plot that is updated in place in a notebook.
 
     wb.search(model, goal, contexts, on_step=wb.LiveFrontier())
 
-The picture is one SVG without script; nothing but IPython's own display is needed.
+The plot is one SVG without scripts; it needs only IPython's own display.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE = 460, 240, 64, 40, 12
 
 @dataclass
 class LiveFrontier:
-    """Shows a running search: a line in a terminal, a plot in Jupyter. For `search(..., on_step=...)`.
+    """Show a running search as a line in a terminal or a plot in Jupyter, for `search(..., on_step=...)`.
 
     Attributes:
         every: Least seconds between two updates (the last step is always shown).
-        stream: Where the terminal's line goes; standard error when None.
+        stream: Stream for the terminal's line; None for standard error.
 
     Example:
         >>> import io
         >>> shown = io.StringIO()
         >>> method, show = wb.RandomSearch(length=3), wb.LiveFrontier(stream=shown)
-    >>> found = wb.search(model, wb.answer_log_odds(), contexts, method, wb.Budget(steps=1), on_step=show)
+        >>> found = wb.search(model, wb.answer_log_odds(), contexts, method, wb.Budget(steps=1), on_step=show)
         >>> "step 1" in shown.getvalue()
         True
     """
@@ -42,7 +42,7 @@ class LiveFrontier:
     _display: object = field(default=None, init=False, repr=False)
 
     def __call__(self, progress: SearchProgress) -> None:
-        """Draws the state of a search, at most once in `every` seconds; the last step always."""
+        """Show the state of a search, at most once in `every` seconds; the last step is always shown."""
         now, last = time.monotonic(), progress.used >= 1
         if not last and now - self._shown < self.every:
             return
@@ -66,7 +66,10 @@ class LiveFrontier:
 
 
 def line(progress: SearchProgress) -> str:
-    """`step 12 · best +3.21 · cross-entropy 5.20 nats · 830 candidates/s · 0:14 left`."""
+    """Return one line on a search's progress.
+
+    Example: `step 12 · best +3.21 · cross-entropy 5.20 nats · 830 candidates/s · 0:14 left`.
+    """
     left = "" if progress.seconds_left is None else f" · {_clock(progress.seconds_left)} left"
     return (
         f"step {progress.step} · best {progress.best_objective:+.2f} · cross-entropy {progress.best_cross_entropy:.2f} nats · "
@@ -75,7 +78,7 @@ def line(progress: SearchProgress) -> str:
 
 
 def picture(progress: SearchProgress) -> str:
-    """The frontier so far as HTML: a line of figures, and objective (up) against fluency (right: less fluent)."""
+    """Return the frontier so far as HTML: a line of figures and a plot (objective against cross-entropy)."""
     x, y = progress.frontier.cross_entropy.tolist(), progress.frontier.objective.tolist()
     across, up = _scale(x, _LEFT, _WIDTH - _EDGE), _scale(y, _HEIGHT - _BOTTOM, _EDGE)
     dots = "".join(
@@ -113,7 +116,10 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
 
 
 def _scale(values: list[float], start: float, end: float):
-    """A linear map of the values' range on start..end, a little inside; one value is in the middle."""
+    """Return a linear map from the values' range to start..end with a margin.
+
+    A single value is mapped to the middle.
+    """
     low, high = min(values), max(values)
     inner = 0.06 * (end - start)
     share = (lambda v: (v - low) / (high - low)) if high > low else (lambda v: 0.5)
@@ -127,7 +133,7 @@ def _clock(seconds: float) -> str:
 
 
 def _in_notebook() -> bool:
-    """True inside a Jupyter kernel; IPython is not imported to find out."""
+    """Whether the code runs in a Jupyter kernel, without importing IPython."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"

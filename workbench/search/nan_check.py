@@ -1,4 +1,4 @@
-"""A score that is no number is an error that names the candidate and the block where it began, never a quiet loser."""
+"""Raise an error for scores that are not finite, naming the prompt and the block where the fault begins."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from workbench.search.scored_prompts import ScoredPrompts
 
 
 def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) -> None:
-    """UserError for the first prompt whose objective is not finite or whose fluency is no number (+inf means "not needed").
+    """Raise UserError for the first prompt with a score that is not finite.
 
-    Blocks are run again only then.
+    A cross-entropy of +inf is accepted, since it means "not computed". Blocks run again only to find the
+    fault.
+
+    Args:
+        runner: The model's runner.
+        contexts: Contexts of the search.
+        *batches: Scored prompts.
     """
     for scored in batches:
         scored = scored.on_host()
@@ -31,7 +37,7 @@ def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) ->
 
 
 def check_prefix(runner: Runner, ids: Sequence[int]) -> None:
-    """UserError where the model's values are not finite on the text that is left of every prompt."""
+    """Raise UserError if the model's values are not finite on the text before the prompt."""
     where = first_not_finite(runner, ids)
     if where:
         raise UserError(f"the text left of the prompt already has values that are not finite: {where}")

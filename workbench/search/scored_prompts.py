@@ -1,4 +1,4 @@
-"""The values that a search passes around: prompts with their scores, and children with their parents."""
+"""Values that a search passes around: prompts with their scores, and children with their parents."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ FILLER = -1
 
 
 def as_ids(prompts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Ids:
-    """Prompts of any lengths as one tensor."""
+    """Join prompts of any lengths into one tensor; shorter ones are filled on the right with `FILLER`."""
     longest = max(map(len, prompts), default=0)
     rows = [[*prompt, *[FILLER] * (longest - len(prompt))] for prompt in prompts]
     return torch.tensor(rows, dtype=torch.long, device=device).reshape(len(prompts), longest)
 
 
 def as_prompts(ids: Ids) -> list[tuple[int, ...]]:
-    """The prompts of a tensor, without filler."""
+    """Return the prompts of a tensor as tuples of ids, without filler."""
     return [tuple(token for token in row if token != FILLER) for row in ids.tolist()]
 
 
 def by_length(ids: Ids) -> Iterable[tuple[int, Int[Tensor, " row"]]]:
-    """(length, rows) of the prompts of each length."""
+    """Yield each prompt length with the rows of the prompts of that length."""
     lengths = (ids != FILLER).sum(1)
     for length in lengths.unique().tolist():
         yield length, (lengths == length).nonzero()[:, 0]
@@ -39,8 +39,12 @@ def by_length(ids: Ids) -> Iterable[tuple[int, Int[Tensor, " row"]]]:
 class ScoredPrompts:
     """Prompts (shorter ones filled up with `FILLER`) with their scores.
 
-    objective: as maximised, -inf where it was dropped; fluency: nats per token (lower is better), +inf where
-    it was not needed because the prompt cannot win.
+    Attributes:
+        ids: Token ids.
+        objective: The maximised objective; -inf for children that were dropped before all contexts were
+            scored.
+        cross_entropy: Nats per token (lower is more fluent); +inf where it was not computed because the
+            prompt cannot be selected.
     """
 
     ids: Ids
@@ -51,18 +55,18 @@ class ScoredPrompts:
         return len(self.ids)
 
     def pick(self, index: Tensor) -> ScoredPrompts:
-        """Some of the prompts, in the order of the index (or where a mask is true)."""
+        """Return some of the prompts, selected by index (in that order) or by a Boolean mask."""
         return ScoredPrompts(self.ids[index], self.objective[index], self.cross_entropy[index])
 
     def on_host(self) -> ScoredPrompts:
-        """The same on the CPU: scores in one copy, for which a GPU's host waits once."""
+        """Return these prompts on the CPU; both scores are copied at once, so the host waits once."""
         if self.objective.device.type == "cpu":
             return ScoredPrompts(self.ids.cpu(), self.objective, self.cross_entropy)
         objective, cross_entropy = torch.stack([self.objective, self.cross_entropy]).cpu()
         return ScoredPrompts(self.ids.cpu(), objective, cross_entropy)
 
     def join(self, other: ScoredPrompts) -> ScoredPrompts:
-        """These prompts and after them the other ones."""
+        """Return these prompts followed by the other ones."""
         width = max(self.ids.shape[1], other.ids.shape[1])
         both = [
             torch.nn.functional.pad(s.ids, (0, width - s.ids.shape[1]), value=FILLER) for s in (self, other)
@@ -75,14 +79,20 @@ class ScoredPrompts:
 
 @dataclass(frozen=True)
 class ChildProposals:
-    """Children: whole ids, the row of their parent, and the first position at which they differ from it."""
+    """Children that a search method proposes.
+
+    Attributes:
+        ids: Token ids of each whole child.
+        parent: Row of each child's parent.
+        position: First position at which each child differs from its parent.
+    """
 
     ids: Ids
     parent: Int[Tensor, " candidate"]
     position: Int[Tensor, " candidate"]
 
     def to(self, device: torch.device | str) -> ChildProposals:
-        """The same on a device."""
+        """Return the proposals on another device."""
         return ChildProposals(self.ids.to(device), self.parent.to(device), self.position.to(device))
 
     def __len__(self) -> int:

@@ -1,14 +1,14 @@
-"""The one engine of every search method.
+"""The engine that all search methods share.
 
-1. The objective is calibrated by the caller; contexts, tokens and batch sizes are fixed here, once.
-2. Each step: parents are run to their end (log-probabilities, caches); the method proposes children; children
-   and parents are scored on the same contexts in the same pass; the method selects; the archive keeps the
-   frontier of all.
-3. At the end every archived prompt is decoded to its string, encoded again inside its context, and scored in
-   full: that is what is reported.
+1. The caller calibrates the objective. Contexts, allowed tokens and batch sizes are fixed once, at the start.
+2. At each step the parents run through all blocks (log-probabilities, caches) and the method proposes
+   children. Children and parents are scored on the same contexts in the same pass. The method selects the
+   next population, and the archive keeps the frontier of all scored prompts.
+3. At the end every archived prompt is decoded to text, encoded again inside its context, and scored in full.
+   These are the reported scores.
 
-Same seed, machine and batch size: same bits. Ctrl-C ends in order with what there is. A checkpoint after
-every `every` steps lets a killed search go on to the bits of an uninterrupted one.
+The same seed, machine and batch size give the same bits. Ctrl-C ends the search with the frontier found so
+far. With a checkpoint after every `every` steps, a killed search resumes to the bits of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from workbench.search.toolkit import SearchToolkit
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often the state of a search is saved; an existing file is resumed from.
+    """File in which the state of a search is saved; if the file exists, the search resumes from it.
 
     Attributes:
         path: The file.
         every: Steps between two saves.
-        ends_on_interrupt: True: Ctrl-C ends the search with KeyboardInterrupt, to be resumed (a study's stage
-            is then not done). False: it gives the frontier found so far, as a notebook wants it.
+        ends_on_interrupt: If True, Ctrl-C ends the search with KeyboardInterrupt, so that a study can resume
+            it. If False, Ctrl-C returns the frontier found so far, for use in a notebook.
 
     Example:
         >>> wb.Checkpoint(tmp_path / "search.safetensors", every=5).every
@@ -77,34 +77,36 @@ def search(
     on_step: Callable[[SearchProgress], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Frontier:
-    """Prompts for the contexts' slot that maximise the objective, from the most fluent to the strongest.
+    """Search prompts for the contexts' slot that maximise the objective, at several levels of fluency.
 
-    Same seed, machine and batch size: same bits. Ctrl-C ends in order with the frontier found so far.
+    The same seed, machine and batch size give the same bits. Ctrl-C ends the search with the frontier found
+    so far.
 
     Args:
         model: A loaded model or its runner.
-        objective: What is maximised; calibrate it first where it has a scale.
+        objective: The objective to maximise; calibrate it first if it has a scale.
         contexts: Questions in their template (`make_contexts`); scores are means over all of them.
-        method: EPO() when None.
-        budget: 60 s when None.
-        seed: Of all draws.
-        optimizations: All exact ones when None.
+        method: The search method; EPO() when None.
+        budget: Limit of steps, seconds or model calls; 60 s when None.
+        seed: Seed of all random draws.
+        optimizations: Which optimizations are used; all exact ones when None.
         batch_tokens: Tokens per batch; None: as many as fit into the free memory.
         lexicon: Restricts the tokens further (`make_lexicon`, or a mask, bool [d_vocab]).
-        on_step: Called after each step.
-        checkpoint: Where the state is saved.
+        on_step: Function that is called with the progress after each step.
+        checkpoint: File in which the state is saved; None for no file.
 
     Returns:
         The frontier: no candidate is both more fluent and stronger than another. Choose one with
         `Frontier.select`.
 
     Raises:
-        UserError: A prompt that leaves no room in the model's context, an empty token set, or a checkpoint of
-            another search.
+        UserError: A prompt leaves no room in the model's context, no token is allowed, or the checkpoint
+            belongs to another search.
 
     Example:
         >>> goal = -wb.projection(direction).calibrate(model, contexts)
-        >>> found = wb.search(model, goal, contexts, wb.EPO(length=4, population=2, children=4), wb.Budget(steps=2), seed=0)
+        >>> method = wb.EPO(length=4, population=2, children=4)
+        >>> found = wb.search(model, goal, contexts, method, wb.Budget(steps=2), seed=0)
         >>> entropies = [candidate.cross_entropy for candidate in found.candidates]
         >>> entropies == sorted(entropies)
         True
@@ -168,7 +170,17 @@ def search(
 
 
 def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
-    """The archive as candidates, each scored again from its final string; strings whose ids changed are left out."""
+    """Turn the archive into candidates, each scored again from its final text.
+
+    Prompts whose text encodes to other ids are left out.
+
+    Args:
+        scorer: The search's scorer.
+        archive: The frontier of the search.
+
+    Returns:
+        The candidates, most fluent first.
+    """
     runner, found = scorer.runner, []
     for ids in as_prompts(archive.ids):
         text = runner.decode(ids).strip()
@@ -179,7 +191,7 @@ def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
 
 
 def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> None:
-    """One step of the method; the archive keeps what is worth reporting."""
+    """Run one step of the method and add the scored prompts to the archive."""
     pool, state.population, scored = method.step(bench, state.population, state.archive, state.step)
     pool = pool.on_host()
     state.archive = method.archive(bench, pool if state.archive is None else state.archive.join(pool))
@@ -190,7 +202,10 @@ def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> Non
 
 
 def _set_batch_size(scorer: Scorer, method: SearchMethod, state: SearchState, fixed: bool) -> None:
-    """That of the resumed search; else, where none was given and the largest does not fit, as many tokens as the free memory holds."""
+    """Set the batch size: that of the resumed search, or one that fits into the free memory.
+
+    Memory is measured only if no size was given and the largest may not fit.
+    """
     if state.chunk:
         scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
     elif not fixed and not fits_in_memory(scorer.runner, scorer.contexts, method.length, scorer.chunk):

@@ -1,4 +1,4 @@
-"""What a search method is: how it starts, which children it proposes, which prompts it selects."""
+"""Interface of a search method: its first population, the proposed children and the selected prompts."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from workbench.search.toolkit import SearchToolkit
 
 
 class SearchMethod(BaseModel):
-    """A search method as a value: what it proposes; scoring, selection and archive are the engine's.
+    """Base class of search methods; scoring and the archive are done by the engine (`search`).
 
-    The defaults here are a population of elites along fluency weights, started from random prompts.
+    By default the population has one elite per fluency weight and starts from random prompts.
 
     Attributes:
-        length: Prompt tokens (the greatest number where prompts have different lengths).
-        population: Fluency weights = parents kept.
+        length: Prompt tokens (the largest number if prompts have different lengths).
+        population: Number of parents, which is also the number of fluency weights.
         children: Proposals per parent and step.
         fluency_low: Lowest weight of the cross-entropy, in objective units per nat.
-        fluency_high: Highest weight.
+        fluency_high: Highest weight of the cross-entropy, in objective units per nat.
         start_text: A prompt to start from; None: random prompts.
         distinct: Keep no prompt twice.
         uses_gradient: Class attribute: a step takes gradients (for cost estimates).
         keeps_one_prompt: Class attribute: the population is one prompt with all children (a study then gives
-            it every parent's children).
+            it the children of all parents).
         any_length: Class attribute: prompts have different lengths.
 
     Example:
@@ -55,30 +55,39 @@ class SearchMethod(BaseModel):
 
     @property
     def name(self) -> str:
-        """Lower-case name, as in the table of methods."""
+        """Name of the method in lower case, as in study files."""
         return type(self).__name__.lower()
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The fluency weights, one for each member of the population."""
+        """The fluency weights (objective units per nat), one for each member of the population."""
         return ladder(self.fluency_low, self.fluency_high, self.population)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """The first population: the start text (if any) next to random prompts."""
+        """Return the first population: the start text (if any) and random prompts."""
         return self.with_start_text(bench, bench.random_prompts(self.population, self.length))
 
     @property
     def typical_length(self) -> int:
-        """Tokens of a usual prompt: what one model call is counted for."""
+        """Tokens of a typical prompt, used to convert the cost to model calls."""
         return self.length
 
     def step(
         self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int
     ) -> tuple[ScoredPrompts, Ids, int]:
-        """One step: what was scored, the next population, and how many children were scored.
+        """Run one step of the search.
 
-        Here: run the parents, propose, score parents and children on the same contexts, learn, select. A
-        method of prompts of different lengths has its own.
+        By default: run the parents, propose children, score parents and children on the same contexts, learn
+        from the scores, and select. Methods whose prompts have different lengths override this.
+
+        Args:
+            bench: The search's toolkit.
+            population: The parents.
+            archive: The frontier so far; None at the first step.
+            step: Number of the step, from 0.
+
+        Returns:
+            The scored prompts, the next population, and the number of scored children.
         """
         prepared = bench.scorer.prepare(population)
         proposals = self.propose(bench, prepared, step)
@@ -90,15 +99,21 @@ class SearchMethod(BaseModel):
         return pool, self.survivors(bench, pool, step).ids, len(proposals)
 
     def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
-        """What of everything scored is kept to be reported: the frontier."""
+        """Return the scored prompts to keep for the result: by default the Pareto frontier of `pool`."""
         return pareto_frontier(pool)
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
-        """Warnings for the result's readers, one line each; called once, after the last step."""
+        """Return warnings about the result, one line each; called once, after the last step."""
         return ()
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Children of the population for one step."""
+        """Propose children of the population.
+
+        Args:
+            bench: The search's toolkit.
+            prepared: The parents with their log-probabilities and caches.
+            step: Number of the step, from 0.
+        """
         raise NotImplementedError
 
     def learn(
@@ -109,14 +124,24 @@ class SearchMethod(BaseModel):
         parents: ScoredPrompts,
         children: ScoredPrompts,
     ) -> None:
-        """Told every step's scores; what is kept for later steps goes into `bench.memory`."""
+        """Learn from the scores of a step; by default nothing.
+
+        Knowledge for later steps must be stored in `bench.memory`, which checkpoints save.
+
+        Args:
+            bench: The search's toolkit.
+            prepared: The parents with their log-probabilities and caches.
+            proposals: The children as proposed.
+            parents: The parents' scores.
+            children: The children's scores.
+        """
 
     def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:
-        """The next population out of parents and children."""
+        """Select the next population from parents and children: by default one elite per fluency weight."""
         return elites(pool, self.weights, self.distinct)
 
     def with_start_text(self, bench: SearchToolkit, ids: Ids) -> Ids:
-        """The prompts with the start text (if any) in the first place. UserError if it has another length."""
+        """Replace the first prompt by the start text, if there is one; UserError if its length differs."""
         if self.start_text is None:
             return ids
         start = encode_prompt(bench.scorer.runner, bench.scorer.contexts, self.start_text)

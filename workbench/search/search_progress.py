@@ -1,4 +1,4 @@
-"""The state of a running search: what `on_step` is told, and the rows of a frontier's history."""
+"""Progress of a running search: the argument of `on_step`, and the rows of a frontier's history."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from workbench.search.search_state import SearchState
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """After each step.
+    """Progress of a search after a step.
 
-    used: fraction of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far.
-    candidates_per_second: children scored a second. model_calls, seconds: spent, resumed parts included.
-    seconds_left: at this pace, None before there is one. frontier: all prompts that nothing beats so far,
-    most fluent first.
+    Attributes:
+        step: Number of steps done.
+        used: Fraction of the budget, 0 to 1.
+        best_objective: Objective of the strongest prompt so far.
+        best_cross_entropy: Cross-entropy of that prompt, nats per token.
+        candidates_per_second: Scored children per second.
+        model_calls: Model calls spent, resumed parts included.
+        seconds: Seconds spent, resumed parts included.
+        seconds_left: Estimate of the remaining seconds at this rate; None before the rate is known.
+        frontier: The frontier of all prompts so far, most fluent first.
     """
 
     step: int
@@ -31,7 +37,7 @@ class SearchProgress:
 
 
 def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgress:
-    """The state after its last step."""
+    """Return the progress of a search from its state after the last step."""
     assert state.archive is not None, "a step fills the archive"
     row = state.history[-1]
     used = min(1.0, budget.used(cost, state.step))
@@ -51,10 +57,15 @@ def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgres
 
 
 def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
-    """One row of the history.
+    """Return one row of the search's history.
 
-    best_objective, best_cross_entropy: of the archive's strongest prompt. candidates: children scored since
-    the start. population: distinct prompts in it. frontier: prompts on it.
+    best_objective and best_cross_entropy belong to the archive's strongest prompt. candidates is the number
+    of children scored since the start, population the number of distinct prompts in the population, and
+    frontier the number of prompts in the archive.
+
+    Args:
+        state: State of the search.
+        cost: Cost so far.
     """
     assert state.archive is not None, "a step fills the archive"
     best = int(state.archive.objective.argmax())

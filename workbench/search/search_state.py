@@ -1,7 +1,7 @@
-"""A search's whole state on disk: population, archive, random state, history, cost. Resuming gives the same bits.
+"""Save the state of a search (population, archive, random state, history, cost) for an exact resume.
 
-The file is one safetensors file with the tensors and, in its header, JSON of the rest. It names the search
-that it belongs to (objective, contexts, method, seed, model), and a checkpoint of another search is refused.
+The state is one safetensors file; its header has JSON of everything that is not a tensor. The file names its
+search (objective, contexts, method, seed, model), and the checkpoint of another search is refused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ from workbench.search.scored_prompts import Ids, ScoredPrompts
 
 @dataclass
 class SearchState:
-    """The state of a search after `step` steps and `candidates` scored children.
+    """State of a search after `step` steps.
 
-    memory: what the method has learned, tensors by name (`Bench.memory`). chunk: tokens per batch, without
-    and with gradients (None before the first step). The population's scores are not kept: parents are scored
-    again each step.
+    The population's scores are not stored, since parents are scored again at each step.
+
+    Attributes:
+        population: The parents of the next step.
+        archive: The frontier so far; None before the first step.
+        step: Number of steps done.
+        candidates: Number of scored children.
+        spent: Cost so far, by the fields of `Cost`.
+        history: One row per step (`history_row`).
+        memory: Tensors by name that the method has learned (`SearchToolkit.memory`).
+        chunk: Tokens per batch without and with gradients; None before the first step.
     """
 
     population: Ids
@@ -39,12 +47,19 @@ class SearchState:
 
 
 def search_key(parts: dict[str, Any]) -> str:
-    """Sixteen hex digits that name a search."""
+    """Return sixteen hex digits that identify a search by its model, objective, contexts, method and seed."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def save_state(path: Path, key: str, state: SearchState, generator: torch.Generator) -> None:
-    """Writes the state, whole or not at all."""
+    """Write the state atomically: the file is complete or unchanged.
+
+    Args:
+        path: The checkpoint file.
+        key: The search's key (`search_key`).
+        state: State of the search.
+        generator: The search's random generator, whose state is saved too.
+    """
     tensors = {"generator": generator.get_state(), "population": state.population.cpu()}
     tensors |= {f"memory.{name}": value.cpu().contiguous() for name, value in state.memory.items()}
     if state.archive is not None:
@@ -61,7 +76,16 @@ def save_state(path: Path, key: str, state: SearchState, generator: torch.Genera
 
 
 def load_state(path: Path, key: str, generator: torch.Generator) -> SearchState:
-    """The saved state, on the CPU; sets the generator. UserError if the file belongs to another search."""
+    """Load a saved state to the CPU, and set the generator to the saved random state.
+
+    Args:
+        path: The checkpoint file.
+        key: The search's key (`search_key`).
+        generator: The search's random generator, changed in place.
+
+    Raises:
+        UserError: The file belongs to another search.
+    """
     tensors, metadata = read_safetensors(path)
     rest = json.loads(metadata.get("search", "{}"))
     if rest.get("key") != key:

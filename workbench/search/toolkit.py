@@ -1,8 +1,7 @@
-"""What every search method works with: the scorer, the tokens it may use, its randomness, and drawing children.
+"""Tools of all search methods: the scorer, the allowed tokens, the random generator, and drawing children.
 
-A child is drawn in three steps, whatever the method: choose the parent's position(s), choose the new token by
-weights that the method gives, keep the child only if its text gives its ids back inside the whole rendered
-context.
+Every method draws a child in three steps: choose positions of the parent; choose new tokens by the method's
+weights; keep the child only if its text, encoded inside the whole rendered context, gives its ids back.
 """
 
 from __future__ import annotations
@@ -32,11 +31,15 @@ Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 
 @dataclass(frozen=True)
 class SearchToolkit:
-    """What a search method works with.
+    """Tools of one search, which its method uses.
 
-    It holds the scorer, tokens that may begin a prompt and that may follow (bool [d_vocab]), the one
-    generator of the whole search, and what the method has learned so far (tensors by name; a checkpoint holds
-    them). tools: what a method makes once and can make again (not in a checkpoint).
+    Attributes:
+        scorer: Scores prompts for the search's objective.
+        first: Tokens that may begin a prompt, bool [d_vocab].
+        later: Tokens that may be at other positions, bool [d_vocab].
+        generator: The one random generator of the search.
+        memory: Tensors by name that the method has learned; checkpoints save them.
+        tools: Objects that the method makes once and can make again; checkpoints do not save them.
     """
 
     scorer: Scorer
@@ -50,10 +53,16 @@ class SearchToolkit:
     def make(
         cls, scorer: Scorer, seed: int, lexicon: Lexicon | Bool[Tensor, " d_vocab"] | None = None
     ) -> SearchToolkit:
-        """Makes the toolkit of one search.
+        """Make the toolkit of one search.
 
-        lexicon: further restricts the tokens (a mask, or one mask for the first token and one for the
-        others). UserError when nothing is left.
+        Args:
+            scorer: The search's scorer.
+            seed: Seed of the random generator.
+            lexicon: Restricts the tokens further: one mask, or a mask for the first token and one for the
+                others.
+
+        Raises:
+            UserError: No token is allowed.
         """
         first = later = allowed_ids(scorer.runner)
         if isinstance(lexicon, Lexicon):
@@ -69,12 +78,12 @@ class SearchToolkit:
 
     @cached_property
     def allowed(self) -> Bool[Tensor, " d_vocab"]:
-        """Tokens that may be anywhere in a prompt."""
+        """Mask of the tokens that may be anywhere in a prompt."""
         return self.first | self.later
 
     @cached_property
     def _most(self) -> int:
-        """Tokens that every position may hold."""
+        """Number of tokens that are allowed at every position."""
         return min(int(self.first.sum()), int(self.later.sum()))
 
     @cached_property
@@ -82,11 +91,11 @@ class SearchToolkit:
         return bool(torch.equal(self.first, self.later))
 
     def allowed_at(self, length: int) -> Bool[Tensor, "prompt_pos d_vocab"]:
-        """The tokens that may be at each position of a prompt."""
+        """Return the mask of allowed tokens at each position of a prompt of this length."""
         return torch.stack([self.first, *[self.later] * (length - 1)])
 
     def tokens_at(self, length: int) -> Int[Tensor, "prompt_pos k"]:
-        """Ids of the tokens that may be at each position, the shorter list repeated."""
+        """Return the ids of the allowed tokens at each position; the shorter list is repeated."""
         first, later = (torch.nonzero(mask)[:, 0] for mask in (self.first, self.later))
         k = max(len(first), len(later) if length > 1 else 0)
         filled = [ids[torch.arange(k, device=ids.device) % len(ids)] for ids in (first, later)]
@@ -94,7 +103,7 @@ class SearchToolkit:
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """`first` and `later` where single prompts are looked up."""
+        """`first` and `later` as arrays on the CPU, for look-ups of single prompts."""
         return self.first.cpu().numpy(), self.later.cpu().numpy()
 
     def _in_lexicon(self, ids: tuple[int, ...]) -> bool:
@@ -102,7 +111,7 @@ class SearchToolkit:
         return self._same or (bool(first[ids[0]]) and bool(later[list(ids[1:])].all()))
 
     def random_prompts(self, n: int, length: int) -> Ids:
-        """`n` surviving prompts of random allowed tokens."""
+        """Draw `n` prompts of random allowed tokens that survive decoding and encoding inside the context."""
         kept: list[tuple[int, ...]] = []
         choices = self.tokens_at(length).cpu()
         for _ in range(50):
@@ -118,7 +127,15 @@ class SearchToolkit:
         )
 
     def sampled_prompts(self, n: int, length: int, temperature: float = 1.0) -> Ids:
-        """`n` surviving prompts that the model writes itself in the slot of the first context."""
+        """Sample `n` prompts from the model in the slot of the first context.
+
+        Prompts must survive decoding and encoding; if the model writes too few, random prompts are added.
+
+        Args:
+            n: Number of prompts.
+            length: Tokens of each prompt.
+            temperature: Sampling temperature.
+        """
         runner, kept = self.scorer.runner, []
         prefix = torch.tensor([self.scorer.contexts[0].prefix_ids]).expand(2 * n, -1)
         for _ in range(8):
@@ -135,7 +152,14 @@ class SearchToolkit:
     def gains(
         self, prepared: PreparedParents, gradients: Float[Tensor, "candidate prompt_pos d_model"]
     ) -> Table:
-        """First-order change of the differentiated score for every swap: gradient . (new embedding - old embedding)."""
+        """Return the first-order change of the differentiated score for every single-token swap.
+
+        It is gradient . (new embedding - old embedding).
+
+        Args:
+            prepared: The parents.
+            gradients: Gradient of the score with respect to the parents' embeddings.
+        """
         runner, slope = self.scorer.runner, gradients.to(self.scorer.runner.dtype)
         table = torch.empty(*slope.shape[:2], runner.shape.d_vocab, device=slope.device)
         for start in range(0, runner.shape.d_vocab, VOCABULARY_CHUNK):
@@ -144,17 +168,28 @@ class SearchToolkit:
         return table.sub_(table.gather(-1, prepared.ids[..., None]))
 
     def log_prob_gains(self, prepared: PreparedParents) -> Table:
-        """Log p(new token | left) - log p(old token | left), nats, for every swap."""
+        """Return log p(new token | left) - log p(old token | left) in nats, for every single-token swap."""
         table = torch.cat([prepared.log_probs.parent(row) for row in range(len(prepared.ids))])
         return table - table.gather(-1, prepared.ids[..., None])
 
     def gumbel(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard Gumbel noise: adding it to log-weights and taking the greatest draws without putting back."""
+        """Draw standard Gumbel noise.
+
+        The largest entries of log-weights plus this noise are a weighted draw without replacement.
+        """
         uniform = torch.rand(shape, generator=self.generator).clamp(1e-9, 1 - 1e-9)
         return -torch.log(-torch.log(uniform)).to(self.scorer.runner.device)
 
     def top_tokens(self, table: Table, ids: Ids, k: int) -> Int[Tensor, "candidate prompt_pos k"]:
-        """The k allowed tokens of the greatest table entries at every position, the present token left out."""
+        """Return the k allowed tokens with the largest table entries at every position.
+
+        The token that is already at the position is excluded.
+
+        Args:
+            table: A value for every parent, position and token.
+            ids: The parents.
+            k: Number of tokens per position.
+        """
         masked = table.masked_fill(~self.allowed_at(ids.shape[1]), -torch.inf).scatter(
             -1, ids[..., None], -torch.inf
         )
@@ -163,9 +198,17 @@ class SearchToolkit:
     def swap(
         self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1
     ) -> ChildProposals:
-        """per_parent children of each parent: `swaps` random positions, each with a token drawn evenly from its k best.
+        """Draw children of each parent by replacing tokens at random positions.
 
-        ids: best on the CPU, where the children are made: a GPU's host then waits for the tokens only.
+        Args:
+            ids: The parents; best on the CPU, where children are made, so that a GPU's host waits only for
+                `tokens`.
+            tokens: Candidate tokens of each parent and position; the new token is drawn uniformly from them.
+            per_parent: Children per parent.
+            swaps: Number of replaced positions per child.
+
+        Returns:
+            Distinct children that survive decoding and encoding; they may be fewer than requested.
         """
         ids, tokens = ids.cpu(), tokens.cpu()
         parents, length = ids.shape
@@ -186,7 +229,15 @@ class SearchToolkit:
         return self._as_proposals(kept[:wanted], length)
 
     def from_list(self, children: list[tuple[int, tuple[int, ...]]], parents: Ids) -> ChildProposals:
-        """Surviving, distinct children out of (parent row, ids) pairs; the first changed position is found by comparison."""
+        """Make proposals from (parent row, ids) pairs.
+
+        Children that do not survive decoding and encoding, equal their parent, or repeat another child are
+        dropped. The first changed position is found by comparison.
+
+        Args:
+            children: Row of the parent, and ids of the child.
+            parents: The parents.
+        """
         length = parents.shape[1]
         rows = parents.tolist()
         alive = self._alive([ids for _, ids in children])
@@ -198,7 +249,7 @@ class SearchToolkit:
         return self._as_proposals(list(kept.values()), length)
 
     def _admit(self, kept: list, parent: Tensor, children: Ids, first: Tensor, ids: Ids) -> list:
-        """Adds the surviving children that are new (neither among `kept` nor a parent)."""
+        """Add the surviving children that are neither in `kept` nor parents."""
         known = {row for _, row, _ in kept} | set(map(tuple, ids.tolist()))
         rows = [tuple(row) for row in children.tolist()]
         alive = self._alive(rows)
@@ -212,7 +263,7 @@ class SearchToolkit:
         return [prompt for prompt, ok in zip(prompts, self._alive(prompts), strict=True) if ok]
 
     def _alive(self, prompts: list[tuple[int, ...]]) -> list[bool]:
-        """Which prompts have the lexicon's tokens at their places, and keep their tokens inside the whole text."""
+        """Whether each prompt has allowed tokens at all positions and keeps its ids inside the whole text."""
         fit = [self._in_lexicon(ids) for ids in prompts]
         survive = iter(
             all_survive(

@@ -1,16 +1,14 @@
 """Beam search without gradients, after BEAST.
 
-(Sadasivan et al., "Fast adversarial attacks on language models in one GPU minute",
-arXiv 2402.15570).
+BEAST: Sadasivan et al., "Fast adversarial attacks on language models in one GPU minute", arXiv 2402.15570.
 
-1. Start from the model's own texts in the slot.
-2. Go through the positions from left to right, one a step, and round again.
-3. At the position, draw each beam's children from the model's own distribution given what is left of it.
-4. Score them; each fluency weight keeps its best.
+1. Start from texts that the model writes in the slot.
+2. Change one position per step, from left to right, and start again at the left after the last.
+3. Draw each beam's children at that position from the model's distribution given the tokens on its left.
+4. Score the children; each fluency weight keeps its best prompt.
 
-Differences from the published method: what is right of the position is a text already written, not nothing,
-so that every prompt has its full length; and beams are kept along the fluency weights, not by the objective
-alone.
+Differences from the published method: the tokens right of the position are kept from the parent, so that
+every prompt has its full length; and beams are kept for each fluency weight, not by the objective alone.
 """
 
 from __future__ import annotations
@@ -27,10 +25,12 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("beam")
 class Beam(SearchMethod):
-    """Beam search without gradients: tokens are drawn from the model's own distribution. The options of `SearchMethod` and this one.
+    """Beam search without gradients: new tokens are drawn from the model's own distribution.
+
+    It has the options of `SearchMethod` and this one.
 
     Attributes:
-        temperature: Of the distribution that tokens are drawn from, without putting back.
+        temperature: Temperature of the distribution from which tokens are drawn without replacement.
 
     Example:
         >>> wb.Beam(length=6, temperature=1.5).temperature
@@ -42,11 +42,11 @@ class Beam(SearchMethod):
     temperature: float = Field(default=1.0, gt=0)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """The start text (if any) next to prompts sampled from the model."""
+        """Return the first population: the start text (if any) and prompts sampled from the model."""
         return self.with_start_text(bench, bench.sampled_prompts(self.population, self.length))
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Every prompt with one position (they take turns) drawn again from the model's distribution there."""
+        """Propose children with one position redrawn from the model's distribution; positions take turns."""
         position = step % self.length
         log_probs = prepared.log_probs.position(position)
         scores = log_probs / self.temperature + bench.gumbel(tuple(log_probs.shape))

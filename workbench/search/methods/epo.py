@@ -1,13 +1,15 @@
-"""EPO: evolutionary prompt optimisation (Thompson, Straznickas & Sklar, "Fluent dreaming for language models", arXiv 2402.01702).
+"""EPO, evolutionary prompt optimisation.
 
-1. Keep one prompt for each of T fluency weights, log-spaced.
+Thompson, Straznickas & Sklar, "Fluent dreaming for language models", arXiv 2402.01702.
+
+1. Keep one prompt for each of T log-spaced fluency weights.
 2. Differentiate objective - weight * cross-entropy with respect to the prompt's one-hot tokens: through the
-   embeddings, and through the tokens' part as targets (which is their log-probability given the left
+   embeddings, and through the tokens' role as targets (which gives their log-probability given the left
    context).
-3. For every parent draw children: a random position, a token drawn evenly from the k with the greatest
-   derivative.
+3. Draw children of every parent: a random position, and a token drawn uniformly from the k tokens with the
+   largest derivative there.
 4. Score all children; each weight keeps the best of all parents and children.
-5. Every `restart_every` steps keep only the best prompt at one random weight, and go on from it.
+5. Every `restart_every` steps, keep only the best prompt at one random weight, and continue from it.
 
 Differences from the published code: the gradient is taken at the embeddings' output (the same derivative at
 half the cost); parents are distinct (`distinct=False` is as published); all prompts are scored on the same
@@ -29,17 +31,19 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("epo")
 class EPO(SearchMethod):
-    """Evolutionary prompt optimisation (Thompson et al. 2024): gradient-guided swaps, one elite per fluency weight.
+    """Evolutionary prompt optimisation (Thompson et al. 2024).
 
-    The options of `SearchMethod` and these.
+    Swaps are guided by the gradient, and one elite is kept per fluency weight. It has the options of
+    `SearchMethod` and these.
 
     Attributes:
         top_k: Tokens considered at each position.
         restart_every: Steps between restarts; 0: never.
-        gradient_contexts: Contexts that the gradient is averaged over, taken in turn.
+        gradient_contexts: Number of contexts that the gradient is averaged over, taken in turn.
 
     Example:
-        >>> found = wb.search(model, -wb.answer_log_odds(), contexts, wb.EPO(length=4, population=2, children=4), wb.Budget(steps=2))
+        >>> method = wb.EPO(length=4, population=2, children=4)
+        >>> found = wb.search(model, -wb.answer_log_odds(), contexts, method, wb.Budget(steps=2))
         >>> found.method
         'epo'
     """
@@ -49,7 +53,10 @@ class EPO(SearchMethod):
     gradient_contexts: int = Field(default=8, ge=1)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Swaps among the top tokens by the gradient of objective and fluency, each parent with its own fluency weight."""
+        """Propose swaps to the tokens with the largest gradient.
+
+        The gradient is that of the objective minus the cross-entropy times the parent's own fluency weight.
+        """
         weights = self.weights[: len(prepared.ids)]
         of_each = torch.tensor(weights, device=prepared.ids.device)
         slope = bench.scorer.gradients(
@@ -64,12 +71,15 @@ class EPO(SearchMethod):
     def _best(
         self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float
     ) -> Int[Tensor, "1 prompt_pos k"]:
-        """The k tokens of the greatest derivative at each position of one parent (its vocabulary's table alone is in memory)."""
+        """Return the k tokens with the largest derivative at each position of one parent.
+
+        Parents are handled one at a time, so that one table over the vocabulary is in memory.
+        """
         gain = bench.gains(parent, slope).add_(bench.log_prob_gains(parent), alpha=weight / self.length)
         return bench.top_tokens(gain, parent.ids, self.top_k)
 
     def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:
-        """The elites; at a restart one of them alone, drawn at random."""
+        """Select one elite per fluency weight; at a restart keep one of them, drawn at random."""
         kept = super().survivors(bench, pool, step)
         if self.restart_every and (step + 1) % self.restart_every == 0:
             rung = int(torch.randint(len(kept), (1,), generator=bench.generator))

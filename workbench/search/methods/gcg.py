@@ -1,9 +1,12 @@
-"""GCG: greedy coordinate gradient (Zou et al., "Universal and transferable adversarial attacks", arXiv 2307.15043).
+"""GCG, greedy coordinate gradient.
 
-1. One prompt. Differentiate the objective with respect to the prompt's one-hot tokens.
-2. Draw children: a random position, a token drawn evenly from the k with the greatest derivative.
-3. Score all of them; the best of parent and children becomes the prompt. (Published GCG drops the parent even
-   if no child is better; keeping it never scores worse.)
+Zou et al., "Universal and transferable adversarial attacks", arXiv 2307.15043.
+
+1. Differentiate the objective with respect to the one-hot tokens of a single prompt.
+2. Draw children: a random position, and a token drawn uniformly from the k tokens with the largest
+   derivative.
+3. Score all children; the best of parent and children becomes the prompt. (Published GCG drops the parent
+   even if no child is better; keeping it never scores worse.)
 
 With `answer_log_odds()` or `AnswerLogProb` as the objective this is the attack on the answer; any other
 objective works.
@@ -23,15 +26,17 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("gcg")
 class GCG(SearchMethod):
-    """Greedy coordinate gradient (Zou et al. 2023): one prompt, the best of many single-token swaps. The options of `SearchMethod` and these.
+    """Greedy coordinate gradient (Zou et al. 2023): one prompt, the best of many single-token swaps.
+
+    It has the options of `SearchMethod` and these.
 
     Attributes:
-        population: One prompt.
+        population: Always 1.
         children: Candidates per step.
-        fluency_low: The one fluency weight (GCG has none: nearly 0).
-        fluency_high: The same.
+        fluency_low: The one fluency weight, nearly 0 (published GCG has none).
+        fluency_high: The one fluency weight, equal to `fluency_low`.
         top_k: Tokens considered at each position.
-        gradient_contexts: Contexts that the gradient is averaged over, taken in turn.
+        gradient_contexts: Number of contexts that the gradient is averaged over, taken in turn.
 
     Example:
         >>> wb.GCG(length=20).population
@@ -48,7 +53,7 @@ class GCG(SearchMethod):
     gradient_contexts: int = Field(default=8, ge=1)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Swaps among the top tokens by the gradient of the objective alone."""
+        """Propose swaps to tokens with a large gradient of the objective alone."""
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
         return bench.swap(
             prepared.on_host,

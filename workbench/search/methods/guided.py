@@ -1,24 +1,26 @@
-"""Guided search: what was tried says what to try next, and gradients speak as far as they proved right.
+"""Guided search: learn token effects from scored children, and trust gradients as far as they proved right.
 
-A first-order gradient at a prompt without a steering word can miss every word that would help: an effect that
-attention switches on has no slope where it is off. Effects of words, though, hardly depend on their place
-(docs/performance.md), so each scored child tells something about every other.
+The gradient at a prompt without a steering word can miss every word that would help, since an effect that
+attention switches on has no slope where it is off. But effects of words hardly depend on their position
+(docs/performance.md), so each scored child informs all later ones.
 
-1. Keep one prompt for each fluency weight, as EPO does. Start from the model's own texts and from random
+1. Keep one prompt for each fluency weight, as EPO does. Start from texts of the model and from random
    prompts.
-2. Predict the gain of every one-token swap: the new token's *measured effect* less the old one's, as far as
-   they are known; for the rest, the first-order gain (one backward pass) times how far such gains came true
-   until now. Add weight * beta * (log p(new | left) - log p(old | left)) / length, which the parents' own
-   logits give for nothing.
-3. Draw children by Thompson sampling: each child takes the best swaps under effects drawn anew from what is
-   known of them, so that unknown tokens are tried, and given up once they are known. Change one, two or three
-   tokens at a time.
-4. Mix in crossovers of two parents (left part of one, right part of the other). No child is scored twice.
-5. Learn from every scored child: its gain over its parent is explained by effects of the tokens that came and
-   went (a diagonal Kalman filter: the error goes to the tokens that are known least). Kept between steps, and
-   in the checkpoint: a number and its variance a token, and three sums about the gradient.
+2. Predict the gain of every one-token swap: the new token's *measured effect* minus the old one's, as far as
+   they are known; for the unknown part, the first-order gain (one backward pass) times the fraction of such
+   gains that came true so far. Add weight * beta * (log p(new | left) - log p(old | left)) / length, which
+   the parents' logits give at no cost.
+3. Draw children by Thompson sampling: each child takes the best swaps under effects drawn from their
+   distribution, so that unknown tokens are tried, and dropped once they are known to be poor. A child changes
+   one, two or three tokens.
+4. Add crossovers (left part of one parent, right part of another). No child is scored twice.
+5. Learn from every scored child: its gain over its parent is explained by the effects of the tokens that were
+   added and removed (a diagonal Kalman filter, which attributes the error to the tokens that are known
+   least). The state is an effect and a variance per token and three sums about the gradient; checkpoints save
+   it.
 
-Every share is a field, so that an ablation is a value. Which of these pay is measured in docs/performance.md.
+Every fraction is a field, so an ablation is a matter of settings. docs/performance.md measures the benefit of
+each.
 """
 
 from __future__ import annotations
@@ -43,12 +45,14 @@ _CELLS = 512
 
 @SEARCH_METHODS.register("guided")
 class Guided(SearchMethod):
-    """Search that learns the effects of words from every scored child. The options of `SearchMethod` and these.
+    """Search that learns the effects of words from every scored child.
+
+    It has the options of `SearchMethod` and these.
 
     Attributes:
         beta: Weight of the left-context log-probability.
         trust: Fraction of the first-order gain that is believed before any came true.
-        explore: Spread of the draws, in standard deviations of what is not known.
+        explore: Spread of the random draws, in standard deviations of the unknown part.
         measured: Weight of measured effects against the gradient, 0 to 1 (0: gradients alone).
         swaps: Fractions of the children that change one, two, three ... tokens.
         crossovers: Fraction of the children that cross two parents.
@@ -70,7 +74,7 @@ class Guided(SearchMethod):
     gradient_contexts: int = Field(default=8, ge=1)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """Random prompts and, in the fraction `fluent_start`, prompts sampled from the model."""
+        """Return random prompts and, for the fraction `fluent_start`, prompts sampled from the model."""
         fluent = round(self.population * self.fluent_start)
         ids = bench.random_prompts(self.population, self.length)
         if fluent:
@@ -78,7 +82,10 @@ class Guided(SearchMethod):
         return self.with_start_text(bench, ids)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Crossovers, and swaps of one to three tokens drawn by their predicted gain; none that was scored before."""
+        """Propose crossovers, and swaps of one or more tokens drawn by their predicted gain.
+
+        No child that was scored before is proposed again.
+        """
         seen = set(bench.memory["seen"].tolist()) if "seen" in bench.memory else set()
         total = self.children * len(prepared.ids)
         children = [
@@ -110,7 +117,7 @@ class Guided(SearchMethod):
         parents: ScoredPrompts,
         children: ScoredPrompts,
     ) -> None:
-        """Word effects, and how far the gradient's predictions held, out of the children's measured gains."""
+        """Update the word effects and the trust in gradients from the children's measured gains."""
         alive = children.objective.isfinite()
         rows = proposals.parent[alive]
         before, after = prepared.on_host[rows], children.ids[alive]
@@ -139,10 +146,12 @@ class Guided(SearchMethod):
     def _predict(
         self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float
     ) -> tuple[Float[Tensor, "prompt_pos d_vocab"], Float[Tensor, " d_vocab"]]:
-        """Expected value of every swap in one parent, and its uncertainty.
+        """Predict the gain of every swap in one parent, and its uncertainty.
 
-        The value is for the parent's own fluency weight (forbidden and present tokens at -inf), and the
-        standard deviation of what is not known of each new token.
+        Returns:
+            The expected gain at the parent's own fluency weight (-inf for forbidden tokens and for the
+            present one), and the standard deviation of the unknown part of each new token's effect, times
+            `explore`.
         """
         ids = parent.ids
         effect, variance = (v.to(ids.device) for v in _effects(bench))
@@ -163,7 +172,10 @@ class Guided(SearchMethod):
         return gain[0], self.explore * scale * variance.sqrt()
 
     def _believed(self, bench: SearchToolkit) -> float:
-        """How far first-order gains came true: the slope of gains on them, the first step's weight given to `trust`."""
+        """Fraction of first-order gains that came true: the slope of gains on them.
+
+        `trust` enters with the weight of the first step.
+        """
         if "sums" not in bench.memory:
             return self.trust
         squares, products, first = (
@@ -182,10 +194,10 @@ class Guided(SearchMethod):
         changes: list[int],
         seen: set[int],
     ) -> list[tuple[int, ...]]:
-        """One child for each number of changes.
+        """Draw one child for each entry of `changes`, the number of tokens to change.
 
-        The swaps that are best under effects drawn for this child, or the next best ones where that child was
-        seen before.
+        A child takes the swaps that are best under effects drawn for it; if that child was seen before, the
+        next best ones.
         """
         vocabulary = gain.shape[1]
         cells = (gain + 2 * doubt).flatten().topk(min(gain.numel(), max(_CELLS, 8 * len(changes)))).indices
@@ -205,7 +217,7 @@ class Guided(SearchMethod):
         return made
 
     def _crossovers(self, bench: SearchToolkit, ids: Ids, n: int) -> list[Child]:
-        """Left part of one parent, right part of another."""
+        """Draw `n` children with the left part of one parent and the right part of another."""
         parents, length = ids.shape
         if parents < 2 or length < 2:
             return []
@@ -220,7 +232,7 @@ class Guided(SearchMethod):
 
 
 def _effects(bench: SearchToolkit) -> tuple[Float[Tensor, " d_vocab"], Float[Tensor, " d_vocab"]]:
-    """Measured effect of every token on the objective, and how little is known of it (1: nothing, 0: everything)."""
+    """Measured effect of every token on the objective, and its relative variance (1: unknown, 0: known)."""
     unknown = torch.ones(len(bench.allowed))
     return bench.memory.get("effect", torch.zeros_like(unknown)), bench.memory.get("variance", unknown)
 
@@ -228,9 +240,9 @@ def _effects(bench: SearchToolkit) -> tuple[Float[Tensor, " d_vocab"], Float[Ten
 def _filtered(
     effect: Tensor, variance: Tensor, gains: list[float], before: list[list[int]], after: list[list[int]]
 ) -> tuple[Float[Tensor, " d_vocab"], Float[Tensor, " d_vocab"]]:
-    """Effects and their variances after some children, one after the other.
+    """Update effects and variances with the gains of some children, one after the other.
 
-    Each token that came (+) or went (-) takes a part of the error in proportion to its variance.
+    Each token that was added (+) or removed (-) takes a part of the error in proportion to its variance.
     """
     effects, variances = effect.tolist(), variance.tolist()
     for gain, old, new in zip(gains, before, after, strict=True):
@@ -249,7 +261,7 @@ def _filtered(
 
 
 def _changed(row: list[int], cells: list[int], vocabulary: int, n: int) -> tuple[int, ...]:
-    """The row after the first n swaps that are at different places."""
+    """Apply the first n swaps at different positions to a row of ids."""
     chosen: dict[int, int] = {}
     for cell in cells:
         if len(chosen) == n:

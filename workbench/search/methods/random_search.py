@@ -1,4 +1,7 @@
-"""Random search: the control. Children are one-token swaps drawn evenly from all allowed tokens; no gradient is taken."""
+"""Random search, the control without gradients.
+
+Children are one-token swaps drawn uniformly from the allowed tokens.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("random")
 class RandomSearch(SearchMethod):
-    """Hill climbing on random swaps with the same population, fluency weights and scoring as the other methods: the control of gradients.
+    """Hill climbing on random one-token swaps: the control that shows what gradients contribute.
+
+    Population, fluency weights and scoring are those of the other methods.
 
     Example:
         >>> wb.RandomSearch(length=6).uses_gradient

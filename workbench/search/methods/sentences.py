@@ -1,23 +1,24 @@
-"""Search over whole sentences: the model writes them, what is inside it biases the writing and screens what was written.
+"""Search over whole sentences that the model writes; its activations bias the writing and screen the results.
 
-1. *Start*: the model continues general openings in the slot, half of them while its residual stream is pushed
-   along the objective (steering, arXiv 2308.10248). A few are scored.
-2. *Words*: a bank of words in templates with one gap ("Be {adjective}.", "You are a {noun}."), read to half
-   depth only, is ranked by what the scores so far teach; the best that are unlike each other are scored, and
-   the bank grows by the neighbours of its best. Which words are adjectives, nouns, verbs says the model
-   itself (`word_kinds.py`).
-3. *Score* on one question of each answer side, exactly; *learn* what words do and what half-depth residuals
-   predict (`word_effect_model.py`), from every score so far.
-4. *Write* more, with Thompson draws of the word effects added to the logits of tokens that begin a word
-   (sampling in the manner of AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also
-   come from the model's top tokens; twists learned from scores: arXiv 2404.17546). *Go on* after a strong
-   sentence. *Fill* templates. *Edit* the best: replace, link ("and w"), delete, join two (mutations of FLRT,
-   arXiv 2407.17447, on whole words), and try all words of its kind at one place.
-5. *Screen* all by form, predicted score and cross-entropy in one pass without any question; score the best;
-   go to 3.
-6. The best dozen are scored on all search contexts when the search ends.
+1. *Start*: the model continues general openings in the slot. Half of the sentences are written while the
+   residual stream is pushed along the objective (steering, arXiv 2308.10248). Some are scored.
+2. *Words*: words of a bank are put into templates with one gap ("Be {adjective}.", "You are a {noun}."),
+   which run to half depth only and are ranked by what the scores so far teach. The best that differ from each
+   other are scored, and the bank grows by the neighbours of its best words. The model itself classifies words
+   as adjectives, nouns and verbs (`word_kinds.py`).
+3. *Score* on one question of each answer side, exactly. *Learn* from all scores so far the effects of words,
+   and the scores that half-depth residuals predict (`word_effect_model.py`).
+4. *Write* more sentences, with Thompson draws of the word effects added to the logits of tokens that begin a
+   word (similar to AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also come from
+   the model's top tokens; twists learned from scores: arXiv 2404.17546). *Continue* after a strong sentence.
+   *Fill* templates. *Edit* the best: replace, link ("and w"), delete, join two (mutations of FLRT, arXiv
+   2407.17447, on whole words), and try all words of one kind at one place.
+5. *Screen* all by form, predicted score and cross-entropy in one pass without any question. Score the best,
+   and return to 3.
+6. When the search ends, the best dozen are scored on all search contexts.
 
-Every share is a field, so that an ablation is a value. What each buys is measured in docs/sentences.md.
+Every fraction is a field, so an ablation is a matter of settings. docs/sentences.md measures the benefit of
+each.
 """
 
 from __future__ import annotations
@@ -42,33 +43,36 @@ _FINALISTS = 12
 
 @SEARCH_METHODS.register("sentences")
 class SentenceSearch(SentenceSettings):
-    """A search over whole sentences that the model writes (docs/sentences.md). The options of `SearchMethod` and these.
+    """Search over whole sentences that the model writes (docs/sentences.md).
+
+    It has the options of `SearchMethod` and these.
 
     Attributes:
-        length: Most tokens of a prompt.
-        population: Elites that are edited.
+        length: Largest number of tokens of a prompt.
+        population: Number of elites that are edited.
         children: Sentences scored per step.
         max_cross_entropy: Limit in nats per token.
-        margin: How far sentences stay below that limit, because a search exploits the measure that it sees.
+        margin: Distance in nats that sentences keep below that limit, because a search exploits the measure
+            that it sees.
         max_small_word: Limit for a single function word or punctuation mark, nats: above it a sentence is
             broken or was cut off.
-        max_word: Limit for any word, nats, its tokens added: above it a word does not fit its place. Where no
-            sentence of the start keeps all limits, they become what the lowest quarter keeps.
-        max_ending: Limit for a mark that ends a sentence, nats: where it is unlikely, words are missing ("You
-            are a precautionary.").
+        max_word: Limit for any word, nats, summed over its tokens: above it a word does not fit its place. If
+            no sentence of the start keeps all limits, the limits become those that the lowest quarter keeps.
+        max_ending: Limit for a mark that ends a sentence, nats: an unlikely mark means that words are missing
+            ("You are a precautionary.").
         max_evil: Limit of the log-odds, nats, that a sentence says how an evil assistant should behave and
-            not how a good one should (2.3: ten to one; "You are an honest villain." goes far against
-            sycophancy); only where the objective suppresses, None for no such limit.
+            not how a good one should (2.3: ten to one; "You are an honest villain." works strongly against
+            sycophancy); used only if the objective suppresses, None for no limit.
         languages: Names of data in `sentence_frames.yaml`.
         openings: Your own openings, in place of the file's.
-        sampled_openings: More openings, which the model itself begins with.
-        sentences: Most sentences in one prompt.
-        first: Sentences written for the start.
+        sampled_openings: Number of further openings, which the model itself begins with.
+        sentences: Largest number of sentences in one prompt.
+        first: Number of sentences written for the start.
         first_scored: How many of them are scored, and again as many that the probe predicts to be best.
         slot_words: Templates with one word that are scored at the start.
-        explored: Such templates in every later step: words of a bank.
-        slot_reads: Words of the bank that are read to half depth at first.
-        near_reads: Words near to the best that are read in each step.
+        explored: Templates with a word of the bank that are scored in every later step.
+        slot_reads: Words of the bank that run to half depth at first.
+        near_reads: Words near to the best that run to half depth in each step.
         written: Candidates per step before screening: sentences that the model writes.
         write_every: Steps between two rounds of writing.
         edited: Candidates per step: edits of elites.
@@ -80,9 +84,9 @@ class SentenceSearch(SentenceSettings):
         steering: Push half of the start along the objective.
         probe: Predict scores from residuals at half depth.
         joins: Join two elites.
-        bias: Nats for a word one standard deviation better.
+        bias: Nats added to the logits of a word whose effect is one standard deviation better.
         explore: Weight of the posterior's spread.
-        top_k: Tokens that the model's own text is drawn from.
+        top_k: Number of likeliest tokens from which the model's own text is drawn.
 
     Example:
         >>> method = wb.SentenceSearch(length=16, max_cross_entropy=5.0)
@@ -105,7 +109,7 @@ class SentenceSearch(SentenceSettings):
     # ---- start ------------------------------------------------------------------------------------------------------
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """Sentences that the model writes after general openings; scored in the first step."""
+        """Let the model write sentences after general openings; they are scored in the first step."""
         tools = SentenceTools.of(bench, self)
         openings = tools.openings(self.sampled_openings)
         pushes = tools.proposals.pushes(openings[0], self.first // 2) if self.steering else []
@@ -124,7 +128,11 @@ class SentenceSearch(SentenceSettings):
     def step(
         self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int
     ) -> tuple[ScoredPrompts, Ids, int]:
-        """The start's sentences and slots first; then learn, write, edit, screen, score."""
+        """Run one step of the search.
+
+        The first step scores the start's sentences and templates. Later steps learn, write, edit, screen and
+        score. Arguments and result are those of `SearchMethod.step`.
+        """
         tools = SentenceTools.of(bench, self)
         if step == 0:
             scored = tools.first_scores(as_prompts(population))
@@ -134,7 +142,7 @@ class SentenceSearch(SentenceSettings):
         return scored, elites, len(scored)
 
     def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
-        """The dozen best of the sentences that keep the limits, unlike each other as far as there are such."""
+        """Return the dozen best sentences that keep the limits, preferring sentences unlike each other."""
         tools = SentenceTools.of(bench, self)
         good, prompts = tools.learned.good_prompts(), as_prompts(pool.ids)
         fluent = pool.pick(
@@ -155,7 +163,7 @@ class SentenceSearch(SentenceSettings):
         )
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
-        """A limit that could not be kept; an objective that rises where the behaviour does not move with it."""
+        """Warn if a limit could not be kept, or if the behaviour does not follow the objective."""
         limits, found = bench.memory["limits"], []
         limit = float(limits[0])
         if (
