@@ -90,7 +90,8 @@ def add_sentence(
             `SentenceSearch`).
 
     Example:
-        >>> problems, guards = (on_search, on_selection, on_test), (EditGuard(), EditGuard())  # doctest: +SKIP
+        >>> problems = (on_search, on_selection, on_test)  # doctest: +SKIP
+        >>> guards = (EditGuard(), EditGuard())  # doctest: +SKIP
         >>> add_sentence(problems, guards, 0.5, "suppress", 500)  # doctest: +SKIP
     """
     asked, selection, test = problems
