@@ -155,3 +155,13 @@ def test_a_row_whose_words_no_column_holds_becomes_a_block(capsys, monkeypatch):
     print_rows(["name", "where"], [["x" * 30, "y" * 30], ["short", ""]])
     printed = capsys.readouterr().out.splitlines()
     assert printed == ["x" * 30, f"  where  {'y' * 30}", "short"]
+
+
+def test_a_number_keeps_its_unit_in_a_narrow_terminal(capsys, monkeypatch):
+    """At 80 columns the memory of `plan` was printed as "2.4" above "GB"."""
+    monkeypatch.setenv("COLUMNS", "46")
+    cells = ["search answer_objective", "0.53 s\n1.7 GB", "3.5 min\n2.4 GB"]
+    print_rows(["stage", "80 GB GPU (H100)", "CPU (one core)"], [cells])
+    printed = capsys.readouterr().out
+    assert all(figure in printed for figure in ("0.53 s", "1.7 GB", "3.5 min", "2.4 GB"))
+    assert max(map(len, printed.splitlines())) <= 46

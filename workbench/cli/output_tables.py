@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from rich.table import Table
 SHORTEST_NAME = 10
 #: A longer word is folded in a table's cell.
 LONGEST_WORD = 60
+#: What a table's cell never breaks: a word, or a number with its unit ("2.4 GB").
+_UNBROKEN = re.compile(r"[\d.,]+ [A-Za-z%]+(?!\S)|\S+")
 
 
 def console() -> Console:
@@ -64,7 +67,7 @@ def print_rows(
     out = console()
     texts = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
     words = [
-        [part for text in column for part in ([text] if i in whole else text.split())]
+        [part for text in column for part in ([text] if i in whole else _UNBROKEN.findall(text))]
         for i, column in enumerate(texts)
     ]
     least = [max(map(cell_len, column), default=0) for column in words]
