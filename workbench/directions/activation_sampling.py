@@ -1,4 +1,4 @@
-"""Drawing labelled activations from a split: which items, in which orders, under which system texts."""
+"""Draw labelled activations from a split: which items, in which option orders, under which system texts."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ from workbench.models import Runner
 from workbench.personas import Split
 from workbench.prompt_tokens import encode_prompt
 
-#: Varied system texts that are kept back for testing, so that no direction or latent is made from them.
+#: Number of varied system texts held out for testing; no direction or latent is fitted to them.
 TESTING_TEXTS = 32
-#: Under how many texts an item should appear at least in own-choice data, so that the texts' effect shows
-#: next to the item's.
+#: Smallest number of texts under which each item appears in own-choice data, so that the effects of texts can
+#: be separated from those of items.
 TEXTS_PER_ITEM = 3
 
 
 @dataclass(frozen=True)
 class ActivationSampler:
-    """What all drawings of one analysis share.
+    """Settings that all activation draws of one analysis share.
 
-    The model, the layers that are read, the slot of the system texts, the seed, and the orders in which
-    options are shown ("both", so that the letter cancels, or "original", as published).
+    Attributes:
+        runner: Runner of the model.
+        layers: Layers whose outputs are read.
+        slot: The place in the chat where system texts go.
+        seed: Seed of the draws.
+        orders: Orders in which options are shown: "both", so that the effect of the letter cancels, or
+            "original", as published.
     """
 
     runner: Runner
@@ -45,7 +50,21 @@ class ActivationSampler:
     def labelled(
         self, split: Split, labels: Labels, n: int, texts: Sequence[str] | None = None
     ) -> LabelledActivations:
-        """Activations and labels of about n rows of a split. texts: system texts for own choices; the persona's fitting texts when None."""
+        """Draw activations and labels of about n rows of a split.
+
+        Args:
+            split: Questions to draw from.
+            labels: How rows are labelled; "choice", "choice_within", "answer" or "response".
+            n: Approximate number of rows.
+            texts: System texts for the model's own choices; None for the persona's varied texts that are not
+                held out for testing.
+
+        Returns:
+            Activations at each layer with one score per row.
+
+        Raises:
+            UserError: The labels are unknown.
+        """
         if labels == "answer":
             contexts = self._contexts(split, max(2, n // (2 * self._orders(split))))
             return answer_pairs(self.runner, contexts, self.layers)
@@ -59,7 +78,16 @@ class ActivationSampler:
         return data if labels == "choice" else within_contexts(data)
 
     def under_each(self, split: Split, texts: Sequence[str], n_contexts: int) -> LabelledActivations:
-        """The same contexts bare and under each text: rows text by text, the bare ones first."""
+        """Run the same contexts without a text and then under each text, and read the model's own choices.
+
+        Args:
+            split: Questions to draw the contexts from.
+            texts: System texts.
+            n_contexts: Number of contexts under each text.
+
+        Returns:
+            Rows ordered by text; those without a text come first.
+        """
         contexts = self._contexts(split, max(1, n_contexts // self._orders(split)))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
         rows = [p for p in prompts for _ in contexts]
@@ -72,9 +100,9 @@ class ActivationSampler:
         return 1 if split.persona.metric == "text" or self.orders != "both" else 2
 
     def _own_choices(self, split: Split, texts: Sequence[str], n: int) -> LabelledActivations:
-        """Items in turn, in all option orders, each item under a text drawn by seed (or under none).
+        """Draw items in turn, in all option orders, each under a text drawn by seed (or under none).
 
-        No more items than can each appear under several texts.
+        The number of items is limited so that each can appear under several texts.
         """
         contexts = self._contexts(split, max(2, n // (TEXTS_PER_ITEM * self._orders(split))))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
@@ -92,7 +120,19 @@ class ActivationSampler:
 
 
 def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[str], list[str]]:
-    """Distinct texts dealt by seed into (fitting, testing): at most half and at most n_testing go to testing."""
+    """Split the distinct texts at random into (fitting texts, testing texts).
+
+    Args:
+        texts: System texts.
+        n_testing: Largest number of testing texts; at most half of the texts become testing texts.
+        seed: Seed of the split.
+
+    Returns:
+        The fitting texts and the testing texts.
+
+    Raises:
+        UserError: There are fewer than 8 distinct texts.
+    """
     distinct = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
     if len(distinct) < 8:
         found = f"the persona has {len(distinct)} varied system texts"

@@ -1,4 +1,4 @@
-"""Which rows of labelled activations show the persona, and vectors in the units of that split."""
+"""Decide which labelled activations show the persona, and scale vectors by the distance of the classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ from workbench.errors import UserError
 def scaled(
     vector: Float[Tensor, " d_model"], x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]
 ) -> Float[Tensor, " d_model"]:
-    """The vector turned and stretched so that its length is the distance of the two class means along it (plus = persona)."""
+    """Scale a vector to the distance between the two class means along it, with plus = more of the persona.
+
+    Args:
+        vector: A vector of any length and sign.
+        x: Activations.
+        y: Score of each row (plus = shows the persona).
+
+    Returns:
+        The vector in units of the residual stream.
+
+    Raises:
+        UserError: The vector is zero or not finite.
+    """
     length = vector.norm()
     if not torch.isfinite(length) or length == 0:
         raise UserError(
@@ -26,10 +38,21 @@ def scaled(
 
 
 def positive(y: Float[Tensor, " n"], least: float = 0.1) -> Bool[Tensor, " n"]:
-    """Which rows count as showing the persona: y > 0, or y above its median where y > 0 leaves one side below `least`.
+    """Return which rows count as showing the persona.
 
-    A model that shows the persona nearly always still differs in how strongly; then the stronger half is the
-    positive one.
+    These are the rows with y > 0. If that leaves less than the fraction `least` of the rows in one class,
+    they are the rows with y above its median: a model that nearly always shows the persona still differs in
+    how strongly.
+
+    Args:
+        y: Score of each row.
+        least: Smallest fraction of rows that each class must have, 0 to 0.5.
+
+    Returns:
+        True for rows that show the persona.
+
+    Raises:
+        UserError: All scores are the same.
     """
     needs_spread(y)
     sign, median = y > 0, y > y.median()
@@ -41,7 +64,15 @@ def positive(y: Float[Tensor, " n"], least: float = 0.1) -> Bool[Tensor, " n"]:
 
 
 def centred_by(x: Float[Tensor, "n d_model"], keys: Sequence[object]) -> Float[Tensor, "n d_model"]:
-    """`x` minus the mean of its rows with the same key (item, say): what is left is what varies within an item."""
+    """Subtract from each row the mean of the rows with the same key; only variation within a key is left.
+
+    Args:
+        x: Activations.
+        keys: Key of each row, such as its item.
+
+    Returns:
+        The centred rows.
+    """
     _, index = np.unique([str(key) for key in keys], return_inverse=True)
     where = torch.from_numpy(index)
     total = torch.zeros(int(where.max()) + 1, x.shape[1], dtype=x.dtype).index_add_(0, where, x)
@@ -49,12 +80,12 @@ def centred_by(x: Float[Tensor, "n d_model"], keys: Sequence[object]) -> Float[T
 
 
 def needs_spread(y: Tensor) -> None:
-    """Refuses scores that are all the same."""
+    """Raise a UserError if there are fewer than two scores or all are the same."""
     if len(y) < 2 or float(y.max() - y.min()) == 0:
         raise UserError(f"a direction needs two sides: all {len(y)} rows have the same score")
 
 
 def class_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """Mean of the rows that show the persona minus the mean of the others."""
+    """Return the mean of the rows that show the persona minus the mean of the others."""
     shown = positive(y)
     return x[shown].mean(dim=0) - x[~shown].mean(dim=0)

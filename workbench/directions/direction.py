@@ -1,4 +1,7 @@
-"""A direction: a vector in the residual stream with its sign, its place, and where it came from; and random ones like it."""
+"""A persona's direction: a vector in the residual stream with sign, site and origin.
+
+And random control directions.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,26 @@ from workbench.models.hook_sites import Position
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A persona's direction. A reading is the projection x . unit, in units of the residual stream; plus = more of the persona.
+    """A persona's direction in the residual stream, with its sign and the site where it is read.
+
+    A reading is the projection x . unit, in units of the residual stream; plus = more of the persona.
 
     Attributes:
-        vector: float32 [d_model]; its length is the distance of the two sides' means along it.
-        site: Where it is *read* (the decision token).
-        persona: Whose direction it is.
-        method: How it was made.
-        auc: Held-out, on the kind of data it was made from.
-        threshold: Middle between the two choices' mean readings, over the train data at `site`.
-        source: What was done, in words.
-        mean: Of the readings.
-        sd: Of the readings.
-        fitted_at: The position rule of the data it was made from.
+        vector: float32 [d_model]; its length is the distance between the means of the two classes along it.
+        site: Layer, hook and position of the readings (usually the decision token, the last before the
+            answer).
+        persona: Name of the persona.
+        method: Name of the method that made it.
+        auc: AUC on held-out data of the kind that it was fitted to.
+        threshold: Midpoint between the mean readings of the two choices, over the train data at `site`.
+        source: How it was made, in words.
+        mean: Mean of the readings over the train data.
+        sd: Standard deviation of these readings.
+        fitted_at: Token position of the activations that it was fitted to.
 
     Example:
-        >>> direction = wb.Direction.from_tensor(torch.ones(4), "blocks.2.hook_resid_post", persona="sycophancy")
+        >>> hook = "blocks.2.hook_resid_post"
+        >>> direction = wb.Direction.from_tensor(torch.ones(4), hook, persona="sycophancy")
         >>> float(direction.reading(torch.ones(1, 4))[0])
         2.0
     """
@@ -59,7 +66,7 @@ class Direction:
 
     @property
     def name(self) -> str:
-        """As `sycophancy own_choice blocks.2.hook_resid_post`."""
+        """Name from persona, method and site, such as `sycophancy own_choice blocks.2.hook_resid_post`."""
         return f"{self.persona} {self.method} {self.site.name}"
 
     @classmethod
@@ -71,18 +78,20 @@ class Direction:
         method: str = "given",
         position: Position = "decision",
     ) -> Direction:
-        """A direction from a plain vector and the TransformerLens hook name where it is read.
+        """Make a direction from a plain vector and the TransformerLens hook name where it is read.
 
         Args:
             vector: [d_model], in units of the residual stream; plus = more of the persona.
-            hook_name: As `blocks.5.hook_resid_post`.
-            persona: Whose direction it is.
-            method: How it was made, for tables.
-            position: Which token of a sequence is read.
+            hook_name: Hook name, such as `blocks.5.hook_resid_post`.
+            persona: Name of the persona.
+            method: Name of the method that made the vector, for tables.
+            position: Token of a sequence that is read.
+
+        Returns:
+            The direction, without AUC and threshold.
 
         Raises:
-            UserError: For a hook name that the workbench does not read, or a vector that is no finite
-                [d_model].
+            UserError: The workbench does not read that hook, or the vector is not a finite [d_model].
 
         Example:
             >>> Direction.from_tensor(torch.tensor([3.0, 4.0]), "blocks.5.hook_resid_post").norm
@@ -92,11 +101,11 @@ class Direction:
 
     @property
     def hook_name(self) -> str:
-        """TransformerLens's name of the hook where it is read, as `blocks.5.hook_resid_post`."""
+        """TransformerLens hook name of the place where it is read, such as `blocks.5.hook_resid_post`."""
         return self.site.name
 
     def to_tensor(self) -> Float[Tensor, " d_model"]:
-        """The vector as a tensor of its own, float32 on the CPU: with `hook_name` all that a TransformerLens hook needs."""
+        """Return a copy of the vector, float32 on the CPU, for a TransformerLens hook at `hook_name`."""
         return self.vector.clone()
 
     @property
@@ -106,11 +115,15 @@ class Direction:
 
     @property
     def unit(self) -> Float[Tensor, " d_model"]:
-        """The vector at length 1."""
+        """The vector scaled to length 1."""
         return self.vector / self.vector.norm()
 
     def reading(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """`x` . unit in float32, on x's device; UserError if the widths differ."""
+        """Return the projections of activations on the unit vector, in float32 on the device of `x`.
+
+        Raises:
+            UserError: The width of `x` is not that of the direction.
+        """
         if x.shape[-1] != len(self.vector):
             raise UserError(
                 f"the direction {self.name!r} has width {len(self.vector)}, the activations have {x.shape[-1]}"
@@ -118,7 +131,7 @@ class Direction:
         return x.float() @ self.unit.to(x.device)
 
     def __neg__(self) -> Direction:
-        """The same axis with plus = less of the persona."""
+        """Return the same axis with plus = less of the persona."""
         return replace(
             self,
             vector=-self.vector,
@@ -145,7 +158,7 @@ class Direction:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All but the vector, as JSON holds it."""
+        """Return all fields but the vector as plain JSON values."""
         entry = {k: v for k, v in asdict(replace(self)).items() if k not in ("vector", "site")}
         return {
             **entry,
@@ -163,20 +176,24 @@ def random_directions(
     seed: int = 0,
     both_signs: bool = True,
 ) -> tuple[Direction, ...]:
-    """Random vectors with the covariance of the activations, each as long as `direction`, at its site: controls.
+    """Draw random control directions that have the covariance of the activations.
 
-    An isotropic vector mostly points where the model never goes; g @ (x - mean) with Gaussian g has the
-    activations' own covariance.
+    They are as long as `direction` and at its site.
+    An isotropic random vector mostly points where the model's activations never go. The vectors g @ (x -
+    mean) with Gaussian g have the covariance of the activations instead.
 
     Args:
-        direction: The one they are controls of.
+        direction: The direction that they are controls of.
         activations: [n, d_model] at its site.
-        n: How many vectors.
-        seed: Of the draws.
-        both_signs: Every vector is followed by its negative, so 2n are given.
+        n: Number of vectors.
+        seed: Seed of the draws.
+        both_signs: Whether each vector is followed by its negative, which gives 2n directions.
 
     Returns:
         The directions.
+
+    Raises:
+        UserError: `n` is below 1, the widths differ, or the activations do not vary.
 
     Example:
         >>> len(wb.random_directions(scan.best, scan.activations, n=3, both_signs=False))

@@ -1,4 +1,4 @@
-"""What a direction method is: which activations it is fitted to, and the function that fits it."""
+"""The class of direction methods and their registry: a method's kind of activations and fitting function."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from torch import Tensor
 
 from workbench.registry import Registry
 
-#: From activations x and persona scores y (plus = shows the persona; log-odds, or +1 and -1) to one vector.
-#: Its sign is plus = more of the persona; its length is the distance between the two class means along it, in
-#: units of the residual stream.
+#: Function from activations x and persona scores y (log-odds, or +1 and -1; plus = shows the persona) to one
+#: vector. Its sign is plus = more of the persona; its length is the distance between the two class means
+#: along it, in units of the residual stream.
 Fit = Callable[[Float[Tensor, "n d_model"], Float[Tensor, " n"]], Float[Tensor, " d_model"]]
-#: How activations are labelled. `choice_within`: own choices, each context's mean state and score subtracted.
+#: How activations are labelled: by the model's own choice ("choice"; in "choice_within" each context's mean
+#: state and score are subtracted), by a given answer, or by a given response.
 Labels = Literal["choice", "choice_within", "answer", "response"]
 
 
 @dataclass(frozen=True)
 class DirectionMethod:
-    """A way to make a direction.
+    """A method that fits a direction to labelled activations.
 
     Attributes:
-        name: The name in settings and tables.
-        labels: Which data it is fitted to.
-        fit: The fit.
-        says: What is done, in one line without a full stop.
-        replicates: Bootstrap replicates of its angle that a sweep can afford.
-        default_place: Place among the methods of a sweep that names none; None for a method that must be
+        name: Name in settings and tables.
+        labels: How the activations are labelled that it is fitted to.
+        fit: Function that fits the vector.
+        says: One line, without a full stop, that says what is done.
+        replicates: Number of bootstrap replicates for the interval of its angle; 0 for a method that is too
+            slow.
+        default_place: Position among the methods of a scan that names none; None for a method that must be
             named.
     """
 
@@ -49,10 +51,10 @@ DIRECTION_METHODS: Registry[DirectionMethod] = Registry(
 
 
 def register_direction_method(method: DirectionMethod) -> DirectionMethod:
-    """Registers a method under its name."""
+    """Register a direction method under its name and return it."""
     return DIRECTION_METHODS.add(method.name, method, through=__file__)
 
 
 def default_methods() -> tuple[str, ...]:
-    """What a sweep tries unless told otherwise."""
+    """Return the names of the methods that a scan tries if none are named."""
     return tuple(name for name, method in DIRECTION_METHODS.items() if method.default_place is not None)

@@ -1,14 +1,14 @@
-"""Can this data carry a direction at all? A permutation test of the held-out AUC.
+"""Test whether data support a direction at all: a permutation test of the held-out AUC.
 
-1. Rows are pairs: each context with its matching and its not matching answer, read at the answer's last token
-   (both option orders, so that the letter cancels). The mean difference of the train rows is the direction;
-   its AUC is that of the held-out groups' rows.
-2. Under the null the two answers of an item are exchangeable: the sign of each item's pairs, in train and
-   held-out data alike, is turned at random, direction and AUC are made again, `permutations` times. p = (1 +
-   number as far from one half or further) / (permutations + 1). Items turn as wholes, both orders together,
-   since they are not independent.
-A small p says that the answers differ along one direction on unseen groups. It does not say that the
-direction decides anything: length or wording can do that too, so the length rule is next to it.
+1. Each context is followed by its matching and by its not matching answer, and activations are read at the
+   answer's last token (in both option orders, so that the letter cancels). The direction is the mean
+   difference of the train rows; its AUC is measured on rows of held-out groups.
+2. Under the null hypothesis the two answers of an item are exchangeable. So the answers of each item are
+   exchanged at random, in train and held-out data alike, and direction and AUC are computed again,
+   `permutations` times. p = (1 + number of AUCs at least as far from one half) / (permutations + 1). Both
+   option orders of an item are exchanged together, because they are not independent. A small p says that the
+   answers of unseen groups differ along one direction. It does not say that the direction causes the answers:
+   length or wording can differ too, so the correlation with length is reported as well.
 """
 
 from __future__ import annotations
@@ -34,8 +34,15 @@ from workbench.personas import Persona
 class DirectionPermutationTest:
     """Result of the test whether data support a direction.
 
-    auc: held-out. p: of the permutation test. null: AUCs under permuted labels. n_train, n_held_out: items.
-    length: Spearman's correlation of the held-out reading with the answer's tokens.
+    Attributes:
+        layer: Layer whose output was read.
+        auc: AUC on held-out groups.
+        p: p-value of the permutation test.
+        null: AUCs under permuted labels.
+        n_train: Number of train items.
+        n_held_out: Number of held-out items.
+        length: Spearman correlation of the held-out readings with the number of tokens of the answer; nan if
+            all answers are equally long.
     """
 
     layer: int
@@ -48,7 +55,7 @@ class DirectionPermutationTest:
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """The result in one sentence."""
         low, high = np.percentile(self.null, [2.5, 97.5])
         p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
         tail = f"(permuted labels: {low:.2f} to {high:.2f}, p {p}, {self.n_held_out} held-out items)"
@@ -60,7 +67,7 @@ class DirectionPermutationTest:
         return self.verdict
 
     def added_to(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of a persona's check, with these after them."""
+        """Return the table of `check_persona` with rows for AUC, p-value and length correlation appended."""
         length = "equally long" if np.isnan(self.length) else f"{self.length:+.2f}"
         rows = [
             (
@@ -90,21 +97,21 @@ def direction_permutation_test(
     permutations: int = 999,
     seed: int = 0,
 ) -> DirectionPermutationTest:
-    """Whether the data support a direction at all: the held-out AUC against that under permuted labels.
+    """Test whether the data support a direction: compare the held-out AUC with AUCs under permuted labels.
 
     Args:
         model: A loaded model or its runner.
-        persona: The data.
-        layer: Where; None: the middle one.
-        n: Items of the train split and of the other splits, at most.
-        permutations: Of the labels.
-        seed: Of splits, draws and permutations.
+        persona: The persona whose data are tested.
+        layer: Layer whose output is read; None for the middle layer.
+        n: Largest number of items drawn from the train split, and from the test split.
+        permutations: Number of permutations of the labels.
+        seed: Seed of splits, draws and permutations.
 
     Returns:
-        The AUC, its p-value, and whether length alone explains it.
+        The AUC, its p-value, and the correlation of the readings with answer length.
 
     Raises:
-        UserError: Fewer than 4 groups, or a layer that does not exist.
+        UserError: There are fewer than 4 groups, or the layer does not exist.
 
     Example:
         >>> wb.direction_permutation_test(model, persona, layer=2, n=32, permutations=19).p <= 0.05
@@ -138,7 +145,19 @@ def permuted(
     permutations: int,
     seed: int,
 ) -> Float[np.ndarray, " permutation"]:
-    """Held-out AUCs with the sides of each item's pairs exchanged at random, in train and held-out data alike."""
+    """Return held-out AUCs after exchanging items' answers at random, in train and held-out data alike.
+
+    Args:
+        train: Activations of pairs (matching, not matching answer).
+        train_items: Item of each train pair.
+        test: Activations of held-out pairs.
+        test_items: Item of each held-out pair.
+        permutations: Number of AUCs.
+        seed: Seed of the exchanges.
+
+    Returns:
+        One AUC per permutation.
+    """
     rng = np.random.default_rng(seed)
     return np.array(
         [_auc(_turned(train, train_items, rng), _turned(test, test_items, rng)) for _ in range(permutations)]
@@ -160,7 +179,7 @@ def _auc(train: Tensor, test: Tensor) -> float:
 def _pairs(
     states: Float[Tensor, "n d_model"], context_ids: tuple[str, ...]
 ) -> tuple[Float[Tensor, "pair side d_model"], list[str]]:
-    """Rows two by two (matching, not matching), and the item of each pair."""
+    """Return the rows as pairs (matching, not matching), and the item of each pair."""
     return rearrange(states, "(pair side) d_model -> pair side d_model", side=2), [
         name.rsplit(" ", 1)[0] for name in context_ids[::2]
     ]

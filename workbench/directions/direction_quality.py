@@ -1,7 +1,7 @@
-"""How good a direction is: held-out AUC, how firmly its angle is known, whether it predicts, and what else it reads.
+"""Measure how good a direction is: held-out AUC, precision of its angle, prediction of effects, confounds.
 
-All functions are pure; intervals are percentile bootstraps over question groups (rows of a group are drawn
-together).
+All functions are pure. Intervals of angles are percentile bootstraps over question groups (rows of a group
+are drawn together).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from workbench.statistics import spearman
 
 
 def auc(readings: Float[Tensor, " n"], shown: Bool[Tensor, " n"]) -> float:
-    """Probability that a row that shows the persona reads higher than one that does not (ties count half); nan with one side."""
+    """Return the probability that a row that shows the persona has a higher reading than one that does not.
+
+    Ties count one half. The result is nan if all rows are of one class.
+    """
     n_shown, n_other = int(shown.sum()), int((~shown).sum())
     if n_shown == 0 or n_other == 0:
         return float("nan")
@@ -29,7 +32,7 @@ def auc(readings: Float[Tensor, " n"], shown: Bool[Tensor, " n"]) -> float:
 
 
 def cosine(a: Float[Tensor, " d_model"], b: Float[Tensor, " d_model"]) -> float:
-    """Cosine of the angle between two vectors, -1 to 1; nan if one of them is zero."""
+    """Return the cosine of the angle between two vectors, -1 to 1; nan if one of them is zero."""
     lengths = float(a.norm() * b.norm())
     return float(a @ b) / lengths if lengths > 0 else float("nan")
 
@@ -43,7 +46,22 @@ def angle_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Angle in degrees between the direction and its bootstrap replicates: (low, high) percentiles; near 90: nothing is known."""
+    """Return an interval of the angle, in degrees, between a direction and its bootstrap replicates.
+
+    An angle near 90 means that the data do not determine the direction.
+
+    Args:
+        fit: Function that fits the direction.
+        x: Activations.
+        y: Score of each row.
+        groups: Question group of each row; groups are drawn as wholes.
+        replicates: Number of bootstrap replicates.
+        seed: Seed of the draws.
+        level: Level of the interval.
+
+    Returns:
+        Lower and upper end in degrees; nan if no replicate has both classes.
+    """
     whole, rng = fit(x, y), np.random.default_rng(seed)
     members = _members(groups)
     angles = []
@@ -60,7 +78,10 @@ def angle_interval(
 def split_cosine(
     fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0
 ) -> float:
-    """Cosine between the directions of two random halves of the groups; nan if a half lacks one side."""
+    """Return the cosine between the directions fitted to two random halves of the groups.
+
+    The result is nan if all rows of a half have the same score.
+    """
     members = _members(groups)
     order = np.random.default_rng(seed).permutation(len(members))
     halves = [
@@ -80,7 +101,23 @@ def rank_correlation(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """Spearman correlation of a prompt's change of reading with its change of log-odds, with an interval over prompts."""
+    """Return the Spearman correlation between prompts' changes of reading and of log-odds.
+
+    A percentile bootstrap over the prompts gives its interval.
+
+    Args:
+        readings: Change of the direction's reading under each prompt.
+        effects: Change of the answer's log-odds under each prompt.
+        replicates: Number of bootstrap draws of prompts.
+        seed: Seed of the draws.
+        level: Level of the interval.
+
+    Returns:
+        The correlation, and the lower and the upper end of its interval.
+
+    Raises:
+        UserError: There are fewer than 3 prompts, or the lengths differ.
+    """
     if len(readings) != len(effects) or len(readings) < 3:
         raise UserError(
             f"a rank correlation needs at least 3 prompts: found {len(readings)} readings and {len(effects)} effects"
@@ -96,21 +133,30 @@ def rank_correlation(
 def letter_direction(
     x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " n"]
 ) -> Float[Tensor, " d_model"]:
-    """Mean over rows whose answer is the option shown first (A) minus the others: what a letter looks like."""
+    """Return the difference between rows whose answer is the option shown first (A) and the other rows.
+
+    It is the direction of the letter, a confound; zeros if all rows are of one kind.
+    """
     if not bool(first_shown.any()) or bool(first_shown.all()):
         return torch.zeros(x.shape[1])
     return x[first_shown].mean(dim=0) - x[~first_shown].mean(dim=0)
 
 
 def length_correlation(readings: Float[Tensor, " n"], lengths: Sequence[int]) -> float:
-    """Spearman correlation of the reading with the number of tokens; near 1 or -1: the direction reads length."""
+    """Return the Spearman correlation of readings with the number of tokens.
+
+    A value near 1 or -1 means that the direction reads length.
+    """
     return spearman(readings.double().numpy(), np.asarray(lengths, dtype=float))
 
 
 def _row_spearman(
     a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]
 ) -> Float[np.ndarray, " replicate"]:
-    """Spearman's correlation of each row of a with the same row of b; nan where one does not vary."""
+    """Return Spearman's correlation of each row of a with the same row of b.
+
+    Nan if one of them does not vary.
+    """
     ranks = [rankdata(m, axis=1) - (m.shape[1] + 1) / 2 for m in (a, b)]
     spread = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
     return np.divide(
@@ -119,7 +165,7 @@ def _row_spearman(
 
 
 def _members(groups: Sequence[str]) -> list[np.ndarray]:
-    """Row numbers of each group, groups in the order of their names."""
+    """Row indices of each group, with the groups sorted by name."""
     names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     return [np.flatnonzero(index == i) for i in range(len(names))]
 

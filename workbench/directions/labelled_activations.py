@@ -1,11 +1,12 @@
-"""The labelled activations that directions are made from, by the three ways of labelling.
+"""Labelled activations to fit directions to, with three kinds of labels.
 
-- answer pairs: each context followed by its matching and by its not matching answer, read at the answer's
-  last token (the paper and CAA). Both option orders are in, so that the letter cancels.
-- own choices: contexts under varied system texts, read at the decision token; the score is the model's own
-  log-odds.
-- responses: a question followed by its full matching or not matching response, mean over the response's
-  tokens (persona vectors, Chen et al. 2025).
+- Answer pairs: each context is followed by its matching and by its not matching answer, and activations are
+  read at the answer's last token (as in the paper and in CAA). Both option orders are included, so that the
+  letter cancels.
+- Own choices: contexts under varied system texts, read at the decision token (the last token before the
+  answer); the score is the model's own log-odds.
+- Responses: a question is followed by its full matching or not matching response, and the mean over the
+  response's tokens is read (persona vectors, Chen et al. 2025).
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ from workbench.personas import Split
 class LabelledActivations:
     """Activations with scores, one row per sequence.
 
-    states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows the persona. context_ids: the
-    item and its option order. lengths: tokens of the sequence (of the answer or response, where one was
-    read). first_shown: the row's answer is the option shown first. texts: what was read, for people (prompt
-    and question, or question and answer).
+    Attributes:
+        states: Activations [n, d_model] by layer.
+        scores: Log-odds, or +1 and -1; plus = shows the persona.
+        groups: Question group of each row.
+        context_ids: Item of each row, with its option order where options are shown.
+        lengths: Number of tokens of the sequence, or of the answer or response that was read.
+        first_shown: Whether the row's answer is the option shown first.
+        position: Token position that was read.
+        texts: What was read, as text for people: prompt and question, or question and answer.
     """
 
     states: dict[int, Float[Tensor, "n d_model"]]
@@ -52,7 +58,16 @@ class LabelledActivations:
 
 
 def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> LabelledActivations:
-    """Rows in pairs: context + matching answer (+1), context + not matching answer (-1), read at the answer's last token."""
+    """Read each context with its matching answer (+1) and with its not matching answer (-1).
+
+    Args:
+        runner: Runner of the model.
+        contexts: Questions, run without a prompt.
+        layers: Layers whose outputs are read.
+
+    Returns:
+        Two rows per context, read at the answer's last token.
+    """
     rows = [(c, side) for c in contexts for side in (0, 1)]
     sequences = [(*c.bare_ids, *c.answers[side]) for c, side in rows]
     sites = {layer: Site(layer, "resid_post", "answer") for layer in layers}
@@ -77,7 +92,19 @@ def own_choices(
     prompts: Sequence[tuple[int, ...] | None],
     layers: Sequence[int],
 ) -> LabelledActivations:
-    """Context i with prompts[i] in its slot (None: bare), read at the decision token, scored by the model's own log-odds."""
+    """Read contexts with prompts at the decision token, scored by the model's own log-odds.
+
+    The decision token is the last token before the answer.
+
+    Args:
+        runner: Runner of the model.
+        contexts: Questions, one per row.
+        prompts: Token ids of the prompt in each context's slot; None for no prompt.
+        layers: Layers whose outputs are read.
+
+    Returns:
+        One row per context.
+    """
     sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
     sites = [Site(layer) for layer in layers]
     if all(c.one_token for c in contexts):
@@ -99,7 +126,16 @@ def own_choices(
 
 
 def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledActivations:
-    """Rows in pairs: question + matching response (+1), question + not matching response (-1), mean over response tokens."""
+    """Read each question with its matching response (+1) and with its not matching response (-1).
+
+    Args:
+        runner: Runner of the model.
+        split: Questions with their responses (or answers, if an item has no responses).
+        layers: Layers whose outputs are read.
+
+    Returns:
+        Two rows per item, each the mean over the response's tokens.
+    """
     sequences, spans, items = [], [], []
     for item in split:
         opening = runner.render([{"role": "user", "content": item.question}])
@@ -132,7 +168,7 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledAc
 
 
 def within_contexts(data: LabelledActivations) -> LabelledActivations:
-    """The same rows with the mean state and mean score of each context taken off: what is left is the texts' doing."""
+    """Subtract each context's mean state and mean score from its rows; only the effects of texts are left."""
     states = {layer: centred_by(x, data.context_ids) for layer, x in data.states.items()}
     return replace(data, states=states, scores=centred_by(data.scores[:, None], data.context_ids)[:, 0])
 
@@ -150,7 +186,10 @@ def _shown_text(runner: Runner, context: Context, prompt: tuple[int, ...] | None
 
 
 def _first_shown(contexts: Sequence[Context], matching: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """True where the answer (matching or not) is the option shown first; nowhere if options are not shown in both orders."""
+    """True where the row's answer is the option shown first.
+
+    False everywhere if options have only one order.
+    """
     first = torch.tensor([c.matching_first for c in contexts])
     return (
         matching == first
@@ -167,7 +206,7 @@ def _choices_in_one_pass(
     sites: Sequence[Site],
     batch_tokens: int = 8192,
 ) -> tuple[dict[Site, Float[Tensor, "n d_model"]], Float[np.ndarray, " n"]]:
-    """States at the decision token and log-odds of one-token answers, from the same full pass."""
+    """States at the decision token and log-odds of one-token answers, from a single forward pass."""
     last = Site(runner.shape.n_layers - 1)
     kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
     log_odds = np.zeros(len(sequences))

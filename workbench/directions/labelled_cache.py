@@ -1,4 +1,4 @@
-"""A TransformerLens user's own `ActivationCache`s with a score for each of their sequences, as data for directions and latents."""
+"""Use your own TransformerLens `ActivationCache`s, with scores, as data for directions and latents."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from workbench.models.hook_sites import Position
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledCache:
-    """Activations that the user has at hand, labelled. Rows are the sequences of all caches, in order.
+    """Activations that the user already has, with labels; one row per sequence, in the order of the caches.
 
     Attributes:
-        caches: One `ActivationCache` (any mapping from hook names to activations [batch, pos, d_model]) or
-            several; of a cache without batch dimension [pos, d_model] each is one row.
+        caches: One `ActivationCache`, or a list of them. Any mapping from hook names to activations [batch,
+            pos, d_model] will do; a cache with activations [pos, d_model] gives one row.
         scores: One number per row, plus = shows the persona: the model's own log-odds, or +1 and -1.
-        token: The token that is read, the same in every row or one per row; -1 is the last one. Rows of
-            unequal length that are padded on the right need their own.
-        groups: Question group of each row (rows about one thing belong together); None: every row is its own
-            group.
-        contexts: What each row varies, such as its question; needed to compare rows within contexts. None:
-            not compared so.
+        token: Index of the token that is read, one for all rows or one per row; -1 is the last token. Rows of
+            unequal length that are padded on the right need one index each.
+        groups: Question group of each row (rows about one subject belong together); None makes every row a
+            separate group.
+        contexts: What each row is about, such as its question, so that rows can be compared within contexts;
+            None if they cannot.
         position: What the token is, for the record of the direction.
-        persona: The name of what is labelled.
+        persona: Name of what is labelled.
 
     Example:
-        >>> cache = {"blocks.2.hook_resid_post": torch.randn(4, 7, 16)}      # from model.run_with_cache(tokens)
+        >>> cache = {"blocks.2.hook_resid_post": torch.randn(4, 7, 16)}  # from model.run_with_cache(tokens)
         >>> cached = wb.LabelledCache(cache, scores=[1, -1, 1, -1])
     """
 
@@ -54,7 +54,11 @@ class LabelledCache:
         return f"LabelledCache({self.persona}: {len(self.scores)} labelled rows of {caches}, read at the {self.position} token)"
 
     def layers(self, n_layers: int) -> list[int]:
-        """The layers whose block outputs are in every cache. UserError if there is none."""
+        """Return the layers whose block outputs are in every cache.
+
+        Raises:
+            UserError: There is no such layer.
+        """
         found = [
             layer for layer in range(n_layers) if all(Site(layer).name in cache for cache in self._all())
         ]
@@ -65,12 +69,18 @@ class LabelledCache:
         return found
 
     def activations(self, layers: Sequence[int], labels: Labels = "choice") -> LabelledActivations:
-        """The rows as every method of this package takes them. UserError names what does not fit.
+        """Return the rows as labelled activations, as all direction methods use them.
 
         Args:
-            layers: Layers to read, by the outputs of their blocks.
-            labels: `choice_within` subtracts the mean of each of `contexts`; all others take the rows as they
-                are.
+            layers: Layers whose block outputs are read.
+            labels: With "choice_within" the mean of each of `contexts` is subtracted; with all others the
+                rows are used unchanged.
+
+        Returns:
+            One row per sequence.
+
+        Raises:
+            UserError: A layer is missing, or scores, groups, contexts or tokens do not fit the rows.
         """
         states = {layer: self._read(Site(layer).name) for layer in layers}
         n = len(next(iter(states.values())))
@@ -110,7 +120,7 @@ class LabelledCache:
         return caches
 
     def _read(self, hook: str) -> Float[Tensor, "n d_model"]:
-        """The wanted token's activation of each row, float32 on the CPU."""
+        """Activation of the chosen token of each row, float32 on the CPU."""
         blocks = []
         for cache in self._all():
             if hook not in cache:

@@ -1,21 +1,22 @@
-"""The sweep over layers and methods: which direction predicts what prompts do?
+"""Scan layers and methods for the direction that best predicts how prompts change the answer.
 
-A direction that reads an answer out is not one that decides it (REFERENCES: the mean difference at the answer
-token had the wrong sign twice on a small organism). So a site is chosen by prediction, on data that made no
-direction:
+A direction that separates answers need not be one that determines them (REFERENCES: the mean difference at
+the answer token had the wrong sign twice on a small organism). So a site is chosen by prediction, on data to
+which no direction was fitted:
 
-1. The persona's varied system texts are dealt, by seed, into texts for fitting and texts for testing.
+1. The persona's varied system texts are split by seed into fitting texts and testing texts.
 2. Train data are labelled in the ways that the methods need: answer pairs, own choices under the fitting
-   texts, responses; every method gives one vector per layer (direction_method.py).
-3. On the search split, each testing text is put before the same contexts; its effect is the mean change of
-   the answer's log-odds against no prompt, its reading the mean change of x . unit at the decision token.
-4. Only sites that pass `site_gates` may be chosen: the texts' effects have a spread, readings go with them
-   beyond chance, and the direction has a held-out AUC and repeats between halves. Where none passes, no
-   direction is shown, and the verdict says why.
-5. `predicts` is Spearman's correlation of readings and effects over the testing texts; of the sites that
-   pass, the best pair of layer and method has the highest (ties: the lower layer, then the earlier method).
-   It is the best of many, so a little too good: the interval next to it is a bootstrap over texts, and does
-   not know of the choice.
+   texts, responses. Every method gives one vector per layer (direction_method.py).
+3. On the search split, the same contexts are run under each testing text. The text's effect is the mean
+   change of the answer's log-odds against no text; its reading is the mean change of x . unit at the decision
+   token (the last token before the answer).
+4. Only sites that pass `site_gates` may be chosen: the effects of the texts vary, readings correlate with
+   them beyond chance, and the direction has a good held-out AUC and is similar in both halves of the data. If
+   no site passes, no direction is shown, and the verdict says why.
+5. `predicts` is the Spearman correlation of readings and effects over the testing texts. Of the sites that
+   pass, the layer and method with the highest one are chosen (ties: the lower layer, then the earlier
+   method). As the best of many it is slightly too high; its interval is a bootstrap over texts that does not
+   account for this choice.
 """
 
 from __future__ import annotations
@@ -52,18 +53,22 @@ from workbench.models import Site, runner_for
 from workbench.personas import Split
 from workbench.schema import DirectionFile, LayerEntry, PromptEffectEntry
 
-#: Held-out rows of answer pairs or responses, at most; fewer where fewer train rows are requested.
+#: Largest number of held-out rows of answer pairs or responses; fewer if fewer train rows are requested.
 HELD_OUT_ROWS = 256
 
 
 @dataclass(frozen=True, repr=False)
 class LayerScan:
-    """Result of the sweep.
+    """Result of a scan over layers and methods.
 
-    table: one row per layer and method, best first. directions: by (layer, method). effects: one row a
-    testing text: text, effect (mean change of log-odds), reading (change along the best direction).
-    activations: train states at the decision token of the best layer [n, d_model], for controls with their
-    covariance. gates: what a site had to show.
+    Attributes:
+        table: One row per layer and method, best first.
+        directions: Directions by (layer, method).
+        effects: One row per testing text: the text, its effect (mean change of log-odds) and its reading
+            (change along the best direction).
+        activations: Train activations [n, d_model] at the decision token of the best layer, from which
+            controls with their covariance can be drawn.
+        gates: Requirements that a site had to meet.
     """
 
     table: pd.DataFrame
@@ -74,12 +79,15 @@ class LayerScan:
 
     @property
     def shown(self) -> bool | None:
-        """Whether a direction is shown: a site passes the gates. None where there were too few texts or question groups to test."""
+        """Whether a direction is shown, that is, whether a site passes the gates.
+
+        It is None if there are too few texts or question groups to test this.
+        """
         return None if bool(self.table["p_labels"].isna().all()) else bool(self.table["passes"].any())
 
     @property
     def verdict(self) -> str:
-        """In words, with the reason where no direction is shown."""
+        """The result in one sentence, with the reason if no direction is shown."""
         first, spread = self.table.iloc[0], float(self.effects["effect"].to_numpy().std(ddof=1))
         if self.shown is None:
             return f"not tested whether there is a direction: at least {LEAST} testing texts and {LEAST} question groups are needed"
@@ -91,7 +99,10 @@ class LayerScan:
 
     @property
     def best(self) -> Direction:
-        """The direction whose reading predicts the effect of prompts best, of the sites that pass; of all sites where none is `shown`."""
+        """The direction whose reading best predicts the effects of prompts, of all sites that pass the gates.
+
+        If no site passes (`shown` is not True), it is the best of all sites.
+        """
         return self[int(self.table["layer"].iloc[0]), str(self.table["method"].iloc[0])]
 
     def __getitem__(self, key: tuple[int, str]) -> Direction:
@@ -103,7 +114,14 @@ class LayerScan:
         return self.directions[key]
 
     def cosines(self, layer: int | None = None) -> pd.DataFrame:
-        """Cosines between the methods' directions at one layer (the best one's when None)."""
+        """Return the cosines between the methods' directions at one layer.
+
+        Args:
+            layer: The layer; None for the layer of the best direction.
+
+        Returns:
+            A table with one row and one column per method.
+        """
         layer = self.best.site.layer if layer is None else layer
         found = {method: d.vector for (at, method), d in self.directions.items() if at == layer}
         return pd.DataFrame(
@@ -113,7 +131,7 @@ class LayerScan:
         )
 
     def to_file(self) -> DirectionFile:
-        """direction.json: the chosen direction and the whole sweep."""
+        """Return the content of direction.json: the chosen direction and the table of all sites."""
         best = self.best
         return DirectionFile(
             site=best.site.name,
@@ -141,11 +159,11 @@ class LayerScan:
 
 @dataclass(frozen=True)
 class LayerScanOptions:
-    """What a scan over layers does beyond its sizes.
+    """Further options of a scan over layers.
 
     Attributes:
-        orders: Orders in which options are shown; with "original" the letter does not cancel.
-        gates: What a layer and method must show to be chosen.
+        orders: Orders in which options are shown; with "original" the effect of the letter does not cancel.
+        gates: Requirements that a layer and method must meet to be chosen.
 
     Example:
         >>> wb.LayerScanOptions(orders="original").orders
@@ -169,32 +187,35 @@ def find_directions(
     seed: int = 0,
     options: LayerScanOptions | None = None,
 ) -> LayerScan:
-    """Find the direction whose reading predicts what prompts do, over layers and methods; the module's text has the steps.
+    """Find the direction, over layers and methods, whose reading best predicts how prompts change the answer.
+
+    The steps are in the text of the module `layer_scan`.
 
     Args:
         model: A loaded model or its runner.
-        train: A split, whose questions the model is run on, or activations that you already have
-            (`LabelledCache`), to which every method is fitted.
-        search: The same for the choice. Cached activations have no testing texts: `predicts` is nan then, and
-            the best direction has the highest AUC on them.
-        layers: Blocks to scan; None: all.
-        methods: Names of direction methods or values; None: the default ones.
-        n: Rows of train data for each kind of labels.
-        n_texts: Testing texts.
-        n_contexts: Search contexts under each of them.
-        slot: Where the texts are put.
-        seed: Of the draws.
-        options: Orders of the options, and what a layer and method must show.
+        train: A split on whose questions the model is run, or activations that you already have
+            (`LabelledCache`). Every method is fitted to them.
+        search: A split or cached activations by which layer and method are chosen. Cached activations have no
+            testing texts: `predicts` is nan then, and the best direction has the highest AUC on them.
+        layers: Layers to scan; None for all.
+        methods: Direction methods, by name or as values; None for the default ones.
+        n: Number of train rows for each kind of labels.
+        n_texts: Number of testing texts.
+        n_contexts: Number of search contexts under each testing text.
+        slot: The place in the chat where the texts go.
+        seed: Seed of the draws.
+        options: Orders of the options, and the requirements on a layer and method; None for the defaults.
 
     Returns:
-        The table of layers and methods, best first, and the directions (plus = more of the persona). `.best`
-        is the one to use where `.shown` is not False.
+        The table of layers and methods, best first, and the directions (plus = more of the persona). Use
+        `.best` unless `.shown` is False.
 
     Raises:
-        UserError: An unknown method or layer, or too few varied system texts left to test on.
+        UserError: A method or layer is unknown, or too few varied system texts are left to test on.
 
     Example:
-        >>> scan = wb.find_directions(model, data.train, data.search, layers=(2,), methods=("own_choice",), n=96, n_texts=8, n_contexts=6)
+        >>> sizes = {"n": 96, "n_texts": 8, "n_contexts": 6}
+        >>> scan = wb.find_directions(model, data.train, data.search, (2,), ("own_choice",), **sizes)
         >>> scan.best.site.layer
         2
     """
@@ -217,11 +238,14 @@ def find_directions(
 
 @dataclass(frozen=True)
 class ScanData:
-    """What a sweep is made of.
+    """Activations and log-odds from which a scan is computed without a model.
 
-    trained: train data by kind of labels. choices: search contexts, bare and then under each testing text;
-    held_out: search data of each kind of labels. texts: the testing ones (none where the search data are
-    cached).
+    Attributes:
+        persona: Name of the persona.
+        trained: Train data by kind of labels.
+        choices: Search contexts without a text and then under each testing text.
+        held_out: Search data of each kind of labels.
+        texts: The testing texts; empty if the search data are cached.
     """
 
     persona: str
@@ -240,7 +264,20 @@ def draw_scan_data(
     n_texts: int,
     n_contexts: int,
 ) -> ScanData:
-    """Runs the model: all activations and log-odds that a sweep needs. Arguments as `find_directions`."""
+    """Run the model to get all activations and log-odds that a scan needs.
+
+    Args:
+        draw: Sampler with model, layers, slot and seed.
+        train: A split or cached activations to fit to.
+        search: A split or cached activations to choose by.
+        kinds: Kinds of labels that the methods need.
+        n: Number of train rows for each kind of labels.
+        n_texts: Number of testing texts.
+        n_contexts: Number of search contexts under each testing text.
+
+    Returns:
+        The data of the scan.
+    """
     fitting, testing = _texts(train, search, n_texts, draw.seed)
     persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
     every: set[Labels] = {*kinds, "choice"}
@@ -263,7 +300,17 @@ def draw_scan_data(
 def scan_sites(
     data: ScanData, methods: Sequence[DirectionMethod], gates: SiteGates = GATES, seed: int = 0
 ) -> LayerScan:
-    """The sweep of drawn data, without a model."""
+    """Compute the scan over layers and methods from drawn data, without a model.
+
+    Args:
+        data: Activations and log-odds.
+        methods: Direction methods to fit.
+        gates: Requirements on a layer and method.
+        seed: Seed of bootstraps and permutations.
+
+    Returns:
+        The scan.
+    """
     tested = _Tested(data.choices, data.held_out, len(data.choices) // (len(data.texts) + 1))
     layers = sorted(data.choices.states)
     found = {
@@ -285,7 +332,7 @@ def scan_sites(
 
 
 def _default_methods(cached: Sequence[LabelledCache]) -> Sequence[str]:
-    """The default ones; those that compare within contexts only where cached rows name their contexts."""
+    """Default methods; those that compare within contexts only if the cached rows name their contexts."""
     named = all(given.contexts is not None for given in cached)
     return [name for name in default_methods() if named or DIRECTION_METHODS[name].labels != "choice_within"]
 
@@ -293,7 +340,7 @@ def _default_methods(cached: Sequence[LabelledCache]) -> Sequence[str]:
 def _texts(
     train: Split | LabelledCache, search: Split | LabelledCache, n_texts: int, seed: int
 ) -> tuple[list[str], list[str]]:
-    """(fitting, testing) system texts of the persona that is drawn from; none where both are cached."""
+    """(fitting, testing) system texts of the persona; empty if both train and search are cached."""
     split = next((given for given in (train, search) if not isinstance(given, LabelledCache)), None)
     return ([], []) if split is None else deal_texts(split.persona.varied_system_texts, n_texts, seed)
 
@@ -308,7 +355,7 @@ def _labelled(
 
 @dataclass(frozen=True)
 class _Tested:
-    """Search data. choices: bare contexts, then the same under each testing text; held_out: data of each kind of labels."""
+    """Search data: contexts without and with each testing text (`choices`), and held-out data by labels."""
 
     choices: LabelledActivations
     held_out: dict[Labels, LabelledActivations]
@@ -316,12 +363,15 @@ class _Tested:
 
     @property
     def effects(self) -> Float[np.ndarray, " text"]:
-        """Mean change of log-odds of each testing text against no text."""
+        """Mean change of log-odds under each testing text against no text."""
         return self._mean_change(self.choices.scores)
 
     @property
     def effects_by_group(self) -> Float[np.ndarray, "text group"]:
-        """The same by question group, each weighted by its contexts, so that their mean over groups is the mean over contexts."""
+        """Mean change of log-odds under each testing text by question group.
+
+        Groups are weighted by their contexts, so that the mean over groups is the mean over contexts.
+        """
         change = self._changes(self.choices.scores)
         groups = np.array(self.choices.groups[: self.n_contexts])
         names = sorted(set(groups))
@@ -351,7 +401,7 @@ def _judge(
     persona: str,
     seed: int,
 ) -> tuple[dict[str, Any], Direction]:
-    """One direction, and its row of the table."""
+    """Fit one direction; return its row of the table and the direction."""
     data, held_out = trained[method.labels], tested.held_out[method.labels]
     x, y = data.states[layer], data.scores
     direction = _direction(method, layer, data, held_out, trained["choice"], persona)
@@ -389,7 +439,7 @@ def _direction(
     choices: LabelledActivations,
     persona: str,
 ) -> Direction:
-    """The method's vector with its held-out AUC, and what it reads at the decision tokens of the train data."""
+    """Return the method's vector with its held-out AUC and its mean reading on the train data."""
     vector = method.fit(data.states[layer], data.scores)
     readings, shown = choices.states[layer] @ (vector / vector.norm()), positive(choices.scores)
     source = f"{method.says}; {len(data)} rows of {len(set(data.groups))} groups, read at the {data.position} token"

@@ -1,9 +1,10 @@
-"""A direction fitted anew to what moves the answers: effective prompts against ineffective ones.
+"""Fit a direction to prompts by their effect on the answers: effective against ineffective prompts.
 
-A direction from labelled data can be moved without the behaviour (a search warns of it: "moves the direction,
-not the behaviour"). The prompts that such a search scored say where the behaviour moves: at the decision
-token, the mean residual under the prompts that move the answers most, minus that under those that move them
-least, each context's own mean taken off first.
+A prompt can change the reading of a direction from labelled data without changing the behaviour (a search
+then warns: "moves the direction, not the behaviour"). The prompts that such a search scored show where the
+behaviour changes: the direction is the mean residual at the decision token (the last token before the answer)
+under the prompts that raise the answers most, minus that under those that lower them most. Each context's own
+mean is subtracted first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from workbench.forced_choice import answer_prompts
 from workbench.models import Site, runner_for
 from workbench.prompt_tokens import encode_prompt
 
-#: Prompts that a refit needs: two of each side in each half.
+#: Number of prompts that a refit needs: two effective and two ineffective ones in each half.
 _LEAST = 8
 
 
@@ -37,25 +38,29 @@ def refit_direction(
     persona: str = "persona",
     share: float = 0.25,
 ) -> Direction:
-    """The direction along which prompts that raise the persona's answers differ from those that lower them.
+    """Fit the direction between prompts that raise the persona's answers and prompts that lower them.
 
     Args:
         model: A loaded model or its runner.
         contexts: Questions of search or train, never of test.
-        prompts: Texts or token ids: what a search scored, the best and the worst among them.
+        prompts: Prompts that a search scored, as texts or token ids, the best and the worst among them.
         site: Where the residual stream is read, at the decision token.
-        persona: What the direction stands for.
-        share: Of the prompts on either side, 0 to 0.5.
+        persona: Name of the persona.
+        share: Fraction of the prompts that counts as raising, and as lowering, the answers: above 0, at most
+            0.5.
 
     Returns:
-        The direction. `auc`: how well one half of the prompts (every second by effect) tells the sides of the
-        other, mean of both ways.
+        The direction. For its `auc` the prompts are halved (every second by effect), and each half's
+        direction separates the raising from the lowering prompts of the other half; it is the mean of both
+        AUCs.
 
     Raises:
-        UserError: Fewer than eight prompts, `share` outside 0 to 0.5, or prompts that all do the same.
+        UserError: There are fewer than eight prompts, `share` is out of range, or all prompts have the same
+            effect.
 
     Example:
-        >>> refit_direction(model, contexts, [c.ids for c in frontier.candidates], wb.Site(20))  # doctest: +SKIP
+        >>> prompts = [candidate.ids for candidate in frontier.candidates]  # doctest: +SKIP
+        >>> refit_direction(model, contexts, prompts, wb.Site(20))  # doctest: +SKIP
     """
     if len(prompts) < _LEAST or not 0 < share <= 0.5:
         raise UserError(
@@ -87,14 +92,14 @@ def refit_direction(
 def _residuals(
     model: Any, contexts: Contexts, prompts: Sequence[tuple[int, ...]], site: Site
 ) -> Float[Tensor, "prompt d_model"]:
-    """Of each prompt the mean over contexts, each context's mean over prompts replaced by the mean of all."""
+    """Return each prompt's mean residual over contexts; each context's mean is set to the overall mean."""
     sequences = [context.ids(prompt) for prompt in prompts for context in contexts]
     states = collect(runner_for(model), sequences, [site])[site].reshape(len(prompts), len(contexts), -1)
     return (states - states.mean(0, keepdim=True)).mean(1) + states.mean((0, 1))
 
 
 def _between(means: Float[Tensor, "prompt d_model"], share: float) -> tuple[Float[Tensor, " d_model"], float]:
-    """Mean of the first `share` of the ordered prompts minus that of the last, and the reading in the middle of both."""
+    """Return the mean of the first `share` of prompts minus that of the last, and the midpoint's reading."""
     n = max(1, round(share * len(means)))
     high, low = means[:n].mean(0), means[-n:].mean(0)
     vector = high - low
@@ -102,7 +107,7 @@ def _between(means: Float[Tensor, "prompt d_model"], share: float) -> tuple[Floa
 
 
 def _told(fitted: Tensor, held_out: Tensor, share: float) -> float:
-    """AUC of the held-out prompts' sides by the direction of the others."""
+    """AUC with which the direction of one half separates the held-out prompts of the other."""
     vector, _ = _between(fitted, share)
     n = max(1, round(share * len(held_out)))
     readings = held_out @ vector

@@ -1,19 +1,19 @@
-"""Directions from few labelled pairs and many unlabelled rows (named as future work in arXiv 2601.02896).
+"""Fit directions to few labelled rows and many unlabelled ones (named as future work in arXiv 2601.02896).
 
-The labelled pairs give a mean difference that is right on average and noisy in every dimension. Unlabelled
-activations of the same position tell which axes the residual stream varies along at all; noise outside of
-them is cut away, and inside them it counts by what the rows' own two clusters support:
+The mean difference of few labelled rows is right on average but noisy in every dimension. Unlabelled
+activations of the same position show along which axes the residual stream varies at all. Noise outside of
+these axes is removed, and the two clusters of all rows refine the direction inside:
 
-1. The unlabelled rows (and the labelled ones) are centred; the top `axes` principal axes are kept, as many as
-   hold `share` of the variance.
-2. In them, Fisher's discriminant of the labelled rows with the *pooled* covariance of all rows, shrunk
-   (Ledoit and Wolf), is the start.
-3. Self-training (`rounds`): all rows are read along it; those beyond the middle half, on either side, are
-   taken as labelled, with weight `trust` times that of a true label; the mean difference is made again in the
-   kept axes. A round whose direction would read the true labels worse is not taken.
+1. All rows are centred, and the fewest principal axes that hold the fraction `share` of their variance are
+   kept.
+2. In these axes the direction starts as the mean difference of the labelled rows, divided by the variance of
+   all rows along each axis (half shrunk to the mean variance).
+3. Self-training, up to `rounds` times: all rows are projected on the direction, and the lowest and the
+   highest quarter count as labelled. Their mean difference is averaged with the true labels' one, with
+   `trust` as the weight of a guessed label relative to a true one. Rounds end when the new direction
+   separates the true labels worse.
 
-With no unlabelled rows it is the mean difference in the labelled rows' own span. Whether it helps is a
-measurement (benchmarks/labels.py).
+benchmarks/labels.py measures whether this helps.
 """
 
 from __future__ import annotations
@@ -36,9 +36,22 @@ def semi_supervised(
     rounds: int = 3,
     trust: float = 0.25,
 ) -> Float[Tensor, " d_model"]:
-    """The direction; sign and length as in direction_method.py. x, y: labelled rows and their scores. unlabelled: rows of the same site and position.
+    """Fit a direction to labelled and unlabelled activations of the same site and position.
 
-    Raises UserError where widths differ or one side has no label.
+    Args:
+        x: Labelled activations.
+        y: Score of each labelled row (plus = shows the persona).
+        unlabelled: Activations without labels.
+        share: Fraction of the variance that the kept principal axes hold, above 0 and at most 1.
+        rounds: Largest number of self-training rounds.
+        trust: Weight of a guessed label relative to a true one.
+
+    Returns:
+        The direction; plus = more of the persona, its length is the distance between the class means along
+        it.
+
+    Raises:
+        UserError: Widths differ, all labels are the same, or an option is out of range.
     """
     if unlabelled.shape[1] != x.shape[1]:
         raise UserError(
@@ -62,14 +75,17 @@ def semi_supervised(
 
 
 def principal_axes(x: Float[Tensor, "n d_model"], share: float) -> Float[Tensor, "axis d_model"]:
-    """The fewest principal axes that hold `share` of the variance of x, strongest first."""
+    """Return the fewest principal axes that hold a fraction `share` of the variance, strongest first."""
     _, singular, axes = torch.linalg.svd(x - x.mean(dim=0), full_matrices=False)
     held = singular.square().cumsum(0) / singular.square().sum()
     return axes[: min(int((held < share).sum()) + 1, len(axes))]
 
 
 def _discriminant(labelled: Tensor, y: Tensor, everything: Tensor) -> Float[Tensor, " axis"]:
-    """Mean difference of the labelled rows, divided by the variance of all rows along each axis, half shrunk to their mean."""
+    """Mean difference of the labelled rows, divided by the variance of all rows along each axis.
+
+    The variances are shrunk half to their mean.
+    """
     variance = everything.var(dim=0)
     return mean_difference(labelled, y) / (0.5 * variance + 0.5 * variance.mean()).clamp(min=1e-12)
 
@@ -77,7 +93,7 @@ def _discriminant(labelled: Tensor, y: Tensor, everything: Tensor) -> Float[Tens
 def _self_trained(
     everything: Tensor, labelled: Tensor, y: Tensor, vector: Tensor, trust: float
 ) -> Float[Tensor, " axis"]:
-    """Mean difference with the outer rows of the reading taken as labelled."""
+    """Weighted mean of the labels' direction and that between the lowest and the highest quarter of rows."""
     reading = everything @ vector
     low, high = reading.quantile(0.25), reading.quantile(0.75)
     guessed = everything[reading >= high].mean(dim=0) - everything[reading <= low].mean(dim=0)

@@ -1,18 +1,20 @@
-"""Is there a direction at all? What a layer and method must show before its direction may be called the persona's.
+"""Decide whether a layer and method show a direction at all before it may be called the persona's.
 
-With two dozen system texts, a hundred layers and methods, and an answer that hardly moves, the best rank
-correlation is high by chance. A site passes only if all of this holds (thresholds: `SiteGates`):
+With two dozen system texts, a hundred layers and methods, and an answer that hardly changes, the best rank
+correlation is high by chance. A site (layer and method) passes only if all of these requirements hold
+(thresholds: `SiteGates`):
 
-1. *Spread*: the testing texts move the answer at all (standard deviation of their mean effects).
-2. *Association*: readings go with effects. p by permutation of the texts' effects; the statistic is the
-   highest rank correlation of all sites, so that p is corrected for their number (Westfall and Young's maxT).
+1. *Spread*: the testing texts change the answer at all (standard deviation of their mean effects).
+2. *Association*: readings correlate with effects. The p-value is from permutations of the texts' effects; the
+   statistic is the highest rank correlation of all sites, so that p is corrected for their number (Westfall
+   and Young's maxT).
 3. *Labels*: the association is with the persona and not with chance in its labels. The sign of each question
-   group's effects is turned at random, as if its two answers were exchanged; p by the same maximum over sites
-   of mean / standard error of the groups' covariances.
+   group's effects is changed at random, as if its two answers were exchanged; the statistic is the same
+   maximum over sites of mean / standard error of the groups' covariances.
 4. *Held-out AUC* and *split-half cosine* of the direction itself.
 
-2 keeps a random direction from being chosen where texts do move the answer, 3 keeps any direction from being
-chosen where the labels mean nothing: each lets at most `alpha` of such data through
+Requirement 2 rejects a random direction if texts do change the answer, and requirement 3 rejects any
+direction if the labels mean nothing: each accepts at most the fraction `alpha` of such data
 (benchmarks/direction_gates.py).
 """
 
@@ -25,7 +27,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-#: Below so many texts or question groups no p-value can be small enough: nothing is tested.
+#: Smallest number of texts and of question groups for a test; with fewer, no p-value can be small enough.
 LEAST = 5
 
 
@@ -33,8 +35,12 @@ LEAST = 5
 class SiteGates:
     """Thresholds that a layer and method must pass before a direction counts as shown.
 
-    spread: log-odds. auc: held-out. split_cosine: of two halves' directions. alpha: of each of the two tests.
-    draws: of each null.
+    Attributes:
+        spread: Smallest standard deviation of the texts' effects, log-odds.
+        auc: Smallest held-out AUC.
+        split_cosine: Smallest cosine between the directions of the two halves of the data.
+        alpha: Level of each of the two tests.
+        draws: Number of draws from each null distribution.
     """
 
     spread: float = 0.05
@@ -50,15 +56,18 @@ class SiteGates:
         effects: Float[np.ndarray, "text group"],
         seed: int = 0,
     ) -> pd.DataFrame:
-        """The table (a row a site, with auc and split_cosine) with columns p_association, p_labels, passes.
+        """Return the table of sites with the columns p_association, p_labels and passes added.
 
-        Both p are empty where there are too few texts or groups to test.
+        Both p-values are nan if there are too few texts or groups to test.
 
         Args:
-            table: one row per layer and method.
-            readings: mean change of each site's reading under each testing text.
-            effects: mean change of the log-odds under each text, by question group.
-            seed: of the nulls.
+            table: One row per layer and method, with the columns auc and split_cosine.
+            readings: Mean change of each site's reading under each testing text.
+            effects: Mean change of the log-odds under each text, by question group.
+            seed: Seed of the null draws.
+
+        Returns:
+            The table in the same order.
         """
         if min(effects.shape) < LEAST:
             return table.assign(p_association=np.nan, p_labels=np.nan, passes=False)
@@ -73,7 +82,7 @@ class SiteGates:
         return table.assign(p_association=association, p_labels=labels, passes=good.to_numpy() & clear)
 
     def why_not(self, table: pd.DataFrame, spread: float) -> str:
-        """What the sites lack, in words: the first requirement that none of them meets."""
+        """Name the first requirement that no site meets, in words."""
         lowest = {test: f"least p {table[f'p_{test}'].min():.3f}" for test in ("association", "labels")}
         highest = table["auc"].max()
         checks = [
@@ -98,14 +107,18 @@ class SiteGates:
         return failed[0] if failed else "no one layer and method meets every requirement together"
 
 
-#: What a site must show unless told otherwise.
+#: Default requirements on a site.
 GATES = SiteGates()
 
 
 def association_p(
     readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, " text"], draws: int, seed: int
 ) -> Float[np.ndarray, " site"]:
-    """One-sided p of each site's rank correlation, against the highest of all sites under permuted texts."""
+    """Return one-sided p-values of the sites' rank correlations with the effects.
+
+    They are corrected for the number of sites: each correlation is compared with the highest one of all sites
+    under permuted effects.
+    """
     rng = np.random.default_rng(seed)
     mine = np.stack([_standardised(row) for row in readings])
     theirs = _standardised(effects)
@@ -116,7 +129,11 @@ def association_p(
 def labels_p(
     readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, "text group"], draws: int, seed: int
 ) -> Float[np.ndarray, " site"]:
-    """One-sided p of each site's covariance with the effects, against the highest of all sites with groups' signs turned at random."""
+    """Return one-sided p-values of the sites' covariances with the effects.
+
+    They are corrected for the number of sites: each value is compared with the highest one of all sites when
+    the signs of the groups are drawn at random.
+    """
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, effects.shape[1]))
     centred = readings - readings.mean(axis=1, keepdims=True)
     covariance = centred @ (effects - effects.mean(axis=0))
@@ -130,7 +147,7 @@ def _max_p(found: Float[np.ndarray, " site"], null: Float[np.ndarray, " draw"]) 
 
 
 def _standardised(values: Float[np.ndarray, " text"]) -> Float[np.ndarray, " text"]:
-    """Ranks, centred and of length 1; zeros where nothing varies."""
+    """Ranks, centred and scaled to length 1; zeros if all values are equal."""
     ranks = rankdata(values) - (len(values) + 1) / 2
     length = np.linalg.norm(ranks)
     return ranks / length if length > 0 else ranks * 0

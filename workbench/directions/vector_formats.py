@@ -1,14 +1,17 @@
-"""Directions on disk: the workbench's own safetensors, and two formats that others read. They differ in how layers count.
+"""Read and write directions: the workbench's safetensors, and two formats that other programs read.
 
-| format | where the layer is | the output of block L (0-based; hidden_states[L + 1]) is |
+The formats count layers differently. Block L's output (L from 0) is hidden_states[L + 1].
+
+| format | where the layer is | block L's output |
 |---|---|---|
 | workbench, safetensors | field `layer` of the metadata | L |
-| control vector, GGUF (repeng; llama.cpp) | name `direction.{layer}` | `direction.L`; llama.cpp refuses layer 0 |
-| persona_vectors, `.pt` (Chen et al. 2025) | row of one tensor [n_layers + 1, d_model], row 0 is the embedding | row L + 1 |
+| control vector, GGUF (repeng; llama.cpp) | name `direction.{layer}` | `direction.L` |
+| persona_vectors, `.pt` (Chen et al. 2025) | row of one tensor [n_layers + 1, d_model] | row L + 1 |
 
 repeng fits `direction.{layer}` on hidden_states[layer + 1], and llama.cpp adds it after block `layer`: both
-mean block L's output. Foreign files are read without running anything: safetensors, GGUF, or a pickle
-restricted to tensors (weights_only).
+mean block L's output. llama.cpp refuses layer 0. Row 0 of persona_vectors is the embedding. Nothing in a file
+is executed when it is read: the formats are safetensors, GGUF, and a pickle restricted to tensors
+(weights_only).
 """
 
 from __future__ import annotations
@@ -38,7 +41,18 @@ _FORMAT = "persona-workbench directions 1"
 
 
 def save_directions(directions: Sequence[Direction], path: str | Path) -> Path:
-    """Writes directions with all they know as one safetensors file, whole or not at all."""
+    """Write directions with all of their fields to one safetensors file, completely or not at all.
+
+    Args:
+        directions: At least one direction.
+        path: The file.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: There is no direction.
+    """
     if not directions:
         raise UserError("no directions to save")
     tensors = {str(i): d.vector for i, d in enumerate(directions)}
@@ -49,7 +63,17 @@ def save_directions(directions: Sequence[Direction], path: str | Path) -> Path:
 
 
 def load_directions(path: str | Path) -> tuple[Direction, ...]:
-    """Directions as `save_directions` wrote them. UserError names the file and what is wrong with it."""
+    """Read directions from a file that `save_directions` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The directions, in the order in which they were saved.
+
+    Raises:
+        UserError: The file is of another format or damaged.
+    """
     vectors, metadata = read_safetensors(path)
     if metadata.get("format") != _FORMAT:
         raise UserError(f"{path}: expected the format {_FORMAT!r}, found {metadata.get('format')!r}")
@@ -64,13 +88,30 @@ def load_directions(path: str | Path) -> tuple[Direction, ...]:
 
 @dataclass(frozen=True)
 class ControlVector:
-    """Vectors by layer (output of block `layer`), and the model family that the file names."""
+    """The vectors of a control vector file, by layer.
+
+    Attributes:
+        vectors: Vector [d_model] by layer; layer L means the output of block L.
+        model_hint: Model family that the file names; empty if none.
+    """
 
     vectors: dict[int, Float[Tensor, " d_model"]]
     model_hint: str = ""
 
     def direction(self, layer: int, persona: str, source: str = "") -> Direction:
-        """One layer's vector as a direction, read at the decision token. UserError for a layer that the file lacks."""
+        """Return the vector of one layer as a direction, read at the decision token.
+
+        Args:
+            layer: Layer whose output the vector is for.
+            persona: Name of the persona.
+            source: Where the vector comes from, in words.
+
+        Returns:
+            The direction.
+
+        Raises:
+            UserError: The file has no vector for that layer.
+        """
         if layer not in self.vectors:
             raise UserError(
                 f"no vector for layer {layer}: the file has layers {', '.join(map(str, sorted(self.vectors)))}"
@@ -79,10 +120,21 @@ class ControlVector:
 
 
 def write_gguf(directions: Sequence[Direction], path: str | Path, model_hint: str = "") -> Path:
-    """Writes a control vector as repeng and llama.cpp read it; one direction per layer, each a `resid_post` one.
+    """Write a control vector as repeng and llama.cpp read it.
 
-    The tensors' length is kept: a strength of 1 adds the distance between the two sides. llama.cpp refuses a
-    file with layer 0.
+    The length of the vectors is kept: a strength of 1 adds the distance between the two classes. llama.cpp
+    refuses a file with layer 0.
+
+    Args:
+        directions: At most one direction per layer, each of the hook `resid_post`.
+        path: The file.
+        model_hint: Model family to name in the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: There is no direction, two directions of one layer, or one of another hook.
     """
     vectors = _one_a_layer(directions)
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,7 +154,17 @@ def write_gguf(directions: Sequence[Direction], path: str | Path, model_hint: st
 
 
 def read_gguf(path: str | Path) -> ControlVector:
-    """A GGUF control vector: `direction.L` becomes layer L. UserError for other files, damaged ones and mixed widths."""
+    """Read a GGUF control vector; `direction.L` becomes layer L.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The vectors by layer.
+
+    Raises:
+        UserError: The file is missing, damaged or something else, or its vectors have different widths.
+    """
     path = _existing(path)
     try:
         reader = GGUFReader(path)
@@ -131,7 +193,7 @@ def read_gguf(path: str | Path) -> ControlVector:
 
 
 def _numbers(path: Path, tensor: ReaderTensor) -> Float[np.ndarray, " d_model"]:
-    """A tensor's numbers in float32, whatever its type. UserError for a type that is not read."""
+    """Return a tensor's numbers as float32, dequantized if necessary."""
     if len(tensor.shape) != 1:
         raise UserError(
             f"{path}: tensor {tensor.name!r} has the shape {tensor.shape.tolist()}: expected one vector"
@@ -147,7 +209,22 @@ def _numbers(path: Path, tensor: ReaderTensor) -> Float[np.ndarray, " d_model"]:
 
 
 def write_persona_vectors(directions: Sequence[Direction], path: str | Path, n_layers: int) -> Path:
-    """Writes a float32 tensor [n_layers + 1, d_model]: row L + 1 holds block L's output, rows without a direction are zero."""
+    """Write a float32 tensor [n_layers + 1, d_model] in the format of persona_vectors.
+
+    Row L + 1 holds block L's output; rows without a direction are zero.
+
+    Args:
+        directions: At most one direction per layer, each of the hook `resid_post`.
+        path: The `.pt` file.
+        n_layers: Number of layers of the model.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: There is no direction, two directions of one layer, one of another hook, or a layer that
+            the model does not have.
+    """
     vectors = _one_a_layer(directions)
     if max(vectors) >= n_layers:
         raise UserError(
@@ -163,7 +240,19 @@ def write_persona_vectors(directions: Sequence[Direction], path: str | Path, n_l
 
 
 def read_persona_vectors(path: str | Path) -> ControlVector:
-    """A persona_vectors `.pt` file: row i becomes layer i - 1; row 0 (the embedding) and rows of zeros are left out."""
+    """Read a persona_vectors `.pt` file; row i becomes layer i - 1.
+
+    Row 0 (the embedding) and rows of zeros are left out.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The vectors by layer.
+
+    Raises:
+        UserError: The file is missing, damaged, or holds something other than one such tensor.
+    """
     path = _existing(path)
     try:
         table = torch.load(path, map_location="cpu", weights_only=True)

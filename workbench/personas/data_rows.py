@@ -136,7 +136,7 @@ def _yaml_rows(path: Path) -> Iterator[DataRow]:
 
 
 def _listed(path: Path, value: Any) -> Iterator[DataRow]:
-    """Yield the rows of a list, or of an object with one list of rows, such as {"metadata": {}, "pairs": []}."""
+    """Yield the rows of a list, or of an object with one list of rows ({"metadata": {}, "pairs": []})."""
     if isinstance(value, dict):
         lists = [
             entry

@@ -90,7 +90,7 @@ def _groups_next_to(path: Path) -> list[str | None] | None:
 
 
 def _damaged(rows: Sequence[DataRow]) -> Iterator[str]:
-    """Yield warnings about text that was read in a wrong encoding ("donâ€™t") and about characters of HTML."""
+    """Yield warnings about text that was read in a wrong encoding ("donâ€™t") or holds HTML entities."""
     for pattern, what in (
         (_MISREAD, "text read in a wrong encoding"),
         (_ENTITY, "characters of HTML such as &amp;"),

@@ -82,7 +82,7 @@ class PersonaFile(PersonaFileEntry):
     description: str = ""
     """One sentence about the behaviour."""
     data: str | tuple[dict[str, Any], ...] | None = None
-    """Data file in this file's directory, or the pairs themselves: question, matching, not_matching, group."""
+    """Data file in the same directory, or the pairs themselves: question, matching, not_matching, group."""
     opposites: tuple[OppositeInstructions, ...] = ()
     """Pairs of opposite system texts."""
     questions: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class PersonaFile(PersonaFileEntry):
     metric: Metric = "letters"
     """How an answer is scored: by its option letter (letters) or by its whole text (text)."""
     normalization: Normalization = "mean"
-    """How token log-probabilities of a whole answer are combined: sum, mean, character (sum per character) or pmi."""
+    """How token log-probabilities of a whole answer are combined: sum, mean, character (per character), pmi."""
     letters: LettersEntry = LettersEntry()
     manual_prompts: ManualPromptsEntry = ManualPromptsEntry()
     varied_system_texts: tuple[str, ...] = ()

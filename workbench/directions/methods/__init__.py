@@ -1,4 +1,7 @@
-"""Directions from labelled activations: pure functions of arrays, one file for each published way; each registers its methods."""
+"""Direction methods: pure functions of labelled activations, one file per published method.
+
+Each file registers its methods.
+"""
 
 from workbench.directions.methods.logistic_probe import logistic_probe
 from workbench.directions.methods.mean_difference import mean_difference

@@ -14,10 +14,16 @@ from workbench.directions.direction_method import DirectionMethod, register_dire
 def logistic_probe(
     x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], strength: float = 0.01
 ) -> Float[Tensor, " d_model"]:
-    """Weights of a logistic regression of "y above the split" on standardised activations, in the activations' own units.
+    """Fit a logistic regression of "shows the persona" (`positive`) on standardised activations.
 
-    strength: scikit-learn's C (inverse regularisation); small, since there are often fewer rows than
-    dimensions.
+    Args:
+        x: Activations.
+        y: Score of each row (plus = shows the persona).
+        strength: scikit-learn's C (inverse regularisation); small, because there are often fewer rows than
+            dimensions.
+
+    Returns:
+        The regression weights in the activations' own units, scaled to the distance between the class means.
     """
     shown = positive(y)
     spread = x.std(dim=0).clamp(min=1e-6)

@@ -1,4 +1,7 @@
-"""Mean difference: CAA (Rimsky et al. 2024), persona vectors (Chen et al. 2025), and arXiv 2601.02896 with its sign reversed."""
+"""Mean difference of activations, as in CAA (Rimsky et al. 2024) and persona vectors (Chen et al. 2025).
+
+arXiv 2601.02896 uses it with the opposite sign.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from workbench.directions.direction_method import DirectionMethod, register_dire
 
 
 def mean_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """Mean over rows with y above the split minus mean over the others (`positive` says where the split is)."""
+    """Return the mean of the rows that show the persona (see `positive`) minus the mean of the others."""
     return class_difference(x, y)
 
 

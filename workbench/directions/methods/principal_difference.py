@@ -1,7 +1,7 @@
-"""Principal direction of differences: representation engineering (Zou et al. 2023).
+"""Principal direction of differences, as in representation engineering (Zou et al. 2023).
 
-It is the first right singular vector of the pairs' differences, which are not centred: their mean is what is
-looked for.
+It is the first right singular vector of the pairs' differences, which are not centred, because their mean is
+the direction of interest.
 """
 
 from __future__ import annotations
@@ -16,9 +16,19 @@ from workbench.errors import UserError
 
 
 def principal_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """First right singular vector of the differences of pairs, turned so that the matching side reads higher.
+    """Return the first right singular vector of the differences of pairs, with plus = matching.
 
-    Rows come in pairs: the i-th row with y > 0 and the i-th row with y <= 0 belong together.
+    The i-th row with y > 0 and the i-th row with y <= 0 are a pair.
+
+    Args:
+        x: Activations.
+        y: Score of each row, +1 (matching answer) or -1.
+
+    Returns:
+        The direction, scaled to the distance between the class means along it.
+
+    Raises:
+        UserError: The numbers of matching and not matching rows differ, or there is no row.
     """
     matching, other = x[y > 0], x[y <= 0]
     if len(matching) != len(other) or len(matching) == 0:

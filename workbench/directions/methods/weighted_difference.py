@@ -1,4 +1,4 @@
-"""Weighted mean difference: weights grow with |log-odds|, so undecided items hardly count."""
+"""Weighted mean difference: rows count in proportion to their |log-odds|, so undecided items hardly count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from workbench.directions.direction_method import DirectionMethod, register_dire
 
 
 def weighted_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """Mean difference with weights |y - mean(y)|: the covariance of activations and log-odds, up to its length."""
+    """Return the mean difference with weights |y - mean(y)|.
+
+    Up to its length it is the covariance of activations and log-odds.
+    """
     weight = (y - y.mean()).to(x.dtype)
     needs_spread(weight)
     up, down = weight.clamp(min=0), (-weight).clamp(min=0)

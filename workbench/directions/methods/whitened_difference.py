@@ -1,7 +1,8 @@
-"""Whitened mean difference: Fisher's linear discriminant, within-class covariance shrunk as Ledoit and Wolf (2004) say.
+"""Whitened mean difference: Fisher's linear discriminant with Ledoit and Wolf's (2004) shrinkage.
 
-No default: with a few hundred rows it separates choices as well as the others (AUC 0.97 on the organism), but
-its directions hardly repeat between halves and predict prompts far worse.
+It is not a default method: with a few hundred rows it separates choices as well as the others (AUC 0.97 on
+the organism), but its directions hardly repeat between halves of the data and predict the effects of prompts
+far worse.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ from workbench.directions.direction_method import DirectionMethod, register_dire
 def whitened_difference(
     x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], shrinkage: float | None = None
 ) -> Float[Tensor, " d_model"]:
-    """((1 - s) S + s m I)^-1 (mean difference): S the within-class covariance, m its mean variance, s the shrinkage.
+    """Return ((1 - s) S + s m I)^-1 times the mean difference, scaled to the distance of the class means.
 
-    shrinkage: between 0 and 1; None takes Ledoit and Wolf's. Solved in the span of the data, so d_model may
-    exceed n.
+    S is the within-class covariance, m the mean variance and s the shrinkage. The equation is solved in the
+    span of the data, so that d_model may exceed n.
+
+    Args:
+        x: Activations.
+        y: Score of each row (plus = shows the persona).
+        shrinkage: s, 0 to 1; None for Ledoit and Wolf's.
+
+    Returns:
+        The direction; plus = more of the persona.
     """
     shown = positive(y)
     within = x.double().clone()
