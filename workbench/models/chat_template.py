@@ -27,8 +27,8 @@ from workbench.models.template_limits import TemplateLimit, limited_range, refus
 
 PINNED_DATE = date(2024, 7, 26)
 _NAME = r"[\w:]*(?:think|thought|reason)\w*"
-#: Patterns that begin a thought, each with its closing text (empty if unknown). The first pattern found in the
-#: text after the last message is used.
+#: Patterns that begin a thought, each with its closing text (empty if unknown). The first pattern found in
+#: the text after the last message is used.
 _THOUGHTS: tuple[tuple[str, str], ...] = (
     (r"<\|begin_of_(thought|thinking)\|>", "<|end_of_{0}|>"),
     (r"<\|START_(THINKING)\|>", "<|END_{0}|>"),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 Ids = Int[Tensor, "candidate prompt_pos"]
 
-#: Fills shorter prompts up on the right where prompts of different lengths share one tensor; never run
-#: through a model.
+#: Fills shorter prompts on the right if prompts of different lengths share one tensor; the model never sees
+#: it.
 FILLER = -1
 
 

@@ -22,8 +22,8 @@ from workbench.search.scored_prompts import ChildProposals, Ids
 from workbench.search.scoring.cross_entropy import PreparedParents
 from workbench.search.scoring.scorer import Scorer
 
-#: Tokens whose embeddings are looked up and multiplied at a time: a vocabulary of 262k is never held a second
-#: time.
+#: Number of tokens whose embeddings are multiplied at a time, so that the embedding is never copied as a
+#: whole.
 VOCABULARY_CHUNK = 16384
 
 Table = Float[Tensor, "candidate prompt_pos d_vocab"]

@@ -36,10 +36,10 @@ from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 Child = tuple[int, tuple[int, ...]]
-#: Variance of what a child's gain holds next to the effects of its tokens (places, neighbours), in units of
-#: an unknown effect's.
+#: Variance of the part of a child's gain that token effects do not explain (positions, neighbours), relative
+#: to the prior variance of an effect.
 _NOISE = 0.3
-#: Swaps that are drawn from at least, of each parent: those that could be best.
+#: Least number of swaps of each parent from which children are drawn: those that could be best.
 _CELLS = 512
 
 

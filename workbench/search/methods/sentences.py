@@ -37,7 +37,7 @@ from workbench.search.sentence_writing.sentence_tools import SentenceTools
 from workbench.search.sentence_writing.sentence_writer import SentenceDraft
 from workbench.search.toolkit import SearchToolkit
 
-#: Candidates kept to be reported.
+#: Number of candidates in the result.
 _FINALISTS = 12
 
 

@@ -1,1 +1,1 @@
-"""Scores of many prompts on many contexts, with exact caching."""
+"""Score many prompts on many contexts, with exact caching."""

@@ -1,17 +1,16 @@
-"""How much a search runs at a time: planned from what is free, resolved once, halved when memory runs out after all.
+"""Choose a search's batch size by the free memory, and halve it if memory runs out nevertheless.
 
-1. Everything the scorer runs is cut into batches of `BatchSize.tokens` tokens (forward) or
-   `BatchSize.gradient_tokens` (with a graph), contexts as well as candidates; logits are made for a bounded
-   number of positions. So the peak does not grow with candidates, contexts or vocabulary. What does grow is
-   small: a table of log-probabilities of parents x length x vocabulary.
-2. The plan is measured, not guessed, so that it holds for any architecture: a step on as few contexts as fill
-   a batch is run at two small batch sizes, the allocator's peak is read, and the line through both gives
-   bytes per token.
-3. The batch size is the greatest power of two whose peak stays within a fraction of the free memory, and at
-   most `ceiling`: two runs on one machine get the same batch size, and with it the same bits. A checkpoint
-   keeps it. Where even a generous count from the sizes alone (`is_roomy`) fits, the ceiling is taken and
-   nothing is measured.
-4. An out-of-memory error halves the batch size; the operation that met it is done again as a whole.
+1. The scorer cuts everything it runs, contexts as well as candidates, into batches of `BatchSize.tokens`
+   tokens (forward) or `BatchSize.gradient_tokens` (with a graph); logits are computed for a bounded number of
+   positions. So the peak does not grow with candidates, contexts or vocabulary. A small part does grow: the
+   table of log-probabilities of parents x length x vocabulary.
+2. The plan is measured, so that it holds for any architecture: a step on as few contexts as fill a batch runs
+   at two small batch sizes, the allocator's peaks are read, and the line through both gives bytes per token.
+3. The batch size is the largest power of two whose peak stays within a fraction of the free memory, and at
+   most `ceiling`. Two runs on one machine get the same batch size, and so the same bits; checkpoints save it.
+   If a generous estimate from the sizes alone (`fits_in_memory`) fits, the ceiling is used and nothing is
+   measured.
+4. An out-of-memory error halves the batch size, and the failed operation runs again as a whole.
 """
 
 from __future__ import annotations
@@ -31,26 +30,27 @@ from workbench.models.memory_estimate import LargestBatch, memory_needed
 from workbench.models.memory_in_use import free_memory, give_back, is_out_of_memory, peak_memory
 
 SMALLEST = 16
-#: Logits (numbers) that may be made at a time, for each token of a batch: 170 positions of a 49k vocabulary
-#: at 8192 tokens.
+#: Logits (numbers) that may be computed at a time, per token of a batch: at 8192 tokens, 170 positions of a
+#: vocabulary of 49k.
 LOGITS_PER_TOKEN = 1024
-#: The most tokens that a batch gets, by kind of device (powers of two).
+#: Largest number of tokens per batch, by kind of device (powers of two).
 CEILING = {"cpu": 8192, "mps": 16384, "cuda": 65536}
 
 
 @dataclass
 class BatchSize:
-    """Tokens per batch, halved on out-of-memory.
+    """Tokens per batch, halved on out-of-memory; the scorer and its parts share one instance.
 
-    tokens: run at a time without gradients. gradient_tokens: with a graph. The scorer and its parts share
-    one.
+    Attributes:
+        tokens: Tokens per batch without gradients.
+        gradient_tokens: Tokens per batch with an autograd graph.
     """
 
     tokens: int = 8192
     gradient_tokens: int = 2048
 
     def halve(self) -> None:
-        """UserError when there is nothing left to halve."""
+        """Halve both numbers of tokens; UserError if they cannot be halved further."""
         if self.tokens <= SMALLEST:
             raise UserError(
                 f"out of memory with batches of {self.tokens} tokens: a smaller model, dtype or context is needed"
@@ -59,7 +59,11 @@ class BatchSize:
 
 
 def halve_on_out_of_memory(run: Callable) -> Callable:
-    """A method of something with a `chunk` and a `runner`: when memory runs out, the batch size is halved and the method run again."""
+    """Decorate a method so that it runs again with half the batch size when memory runs out.
+
+    Args:
+        run: A method of an object that has a `chunk` (a `BatchSize`) and a `runner`.
+    """
 
     @wraps(run)
     def attempt(self: Any, *args: Any, **named: Any) -> Any:
@@ -78,23 +82,36 @@ def halve_on_out_of_memory(run: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class MemoryLine:
-    """Bytes of a stage: at_rest + per_token * tokens."""
+    """Linear model of a stage's memory: bytes = at_rest + per_token * tokens.
+
+    Attributes:
+        at_rest: Bytes without any tokens.
+        per_token: Bytes per token of a batch.
+    """
 
     at_rest: float
     per_token: float
 
     @classmethod
     def through(cls, few: tuple[int, int], many: tuple[int, int]) -> MemoryLine:
-        """The line through two (tokens, bytes)."""
+        """Return the line through two measurements (tokens, bytes)."""
         slope = max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
         return cls(few[1] - slope * few[0], slope)
 
     def at(self, tokens: int) -> float:
-        """Bytes at so many tokens."""
+        """Return the bytes of a batch of `tokens` tokens."""
         return self.at_rest + self.per_token * tokens
 
     def most_tokens(self, room: float, ceiling: int) -> int:
-        """The greatest power of two up to `ceiling` (a power of two) that fits into `room` bytes; the smallest if none does."""
+        """Return the largest batch that fits into `room` bytes, a power of two.
+
+        Args:
+            room: Bytes that may be used.
+            ceiling: Largest number of tokens, a power of two.
+
+        Returns:
+            A number of tokens up to `ceiling`; `SMALLEST` if nothing fits.
+        """
         tokens = ceiling
         while tokens > SMALLEST and self.at(tokens) > room:
             tokens //= 2
@@ -105,8 +122,12 @@ class MemoryLine:
 class BatchSizePlan:
     """Batch sizes that fit into the free memory.
 
-    forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be
-    used. least: tokens that the parents take, which are one batch whatever the batch size.
+    Attributes:
+        forward: Bytes of a pass without gradients, in addition to weights and prefix caches.
+        gradient: Bytes of a pass with gradients, in addition to weights and prefix caches.
+        room: Bytes that may be used.
+        ceiling: Largest number of tokens per batch.
+        least: Tokens of all parents together, which are one batch whatever the batch size.
     """
 
     forward: MemoryLine
@@ -123,7 +144,7 @@ class BatchSizePlan:
 
     @property
     def peak(self) -> float:
-        """Bytes that a step is expected to hold at most, next to weights and prefix caches."""
+        """Bytes that a step is expected to hold at most, in addition to weights and prefix caches."""
         return max(
             self.forward.at(max(self.chunk.tokens, self.least)), self.gradient.at(self.chunk.gradient_tokens)
         )
@@ -132,10 +153,17 @@ class BatchSizePlan:
 def fits_in_memory(
     runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5
 ) -> bool:
-    """True if a batch of this size fits without question.
+    """Whether a batch of this size certainly fits into the free memory, by a generous estimate.
 
-    All rows counted as whole sequences whose keys and values are copied, next to twice the arithmetic of
-    `models/memory_estimate.py`, are within `share` of the free memory.
+    The estimate counts every row as a whole sequence with its own copy of keys and values, and doubles the
+    figures of `models/memory_estimate.py`.
+
+    Args:
+        runner: The model's runner.
+        contexts: Contexts of the search.
+        length: Tokens of a prompt.
+        chunk: The batch size.
+        share: Fraction of the free memory that may be used.
     """
     free = free_memory(runner.device)
     if free is None:
@@ -162,13 +190,23 @@ def plan_batch_size(
     at_rest: int,
     share: float = 0.8,
 ) -> BatchSizePlan | None:
-    """A plan from two stages; None where memory cannot be read.
+    """Plan the batch size from measurements of two stages.
 
-    forward(tokens), gradient(tokens): make ready a batch of at most so many tokens: how many it really has,
-    and what runs it. unit: two and six of it are tried; where they do not fit into memory, of half as much,
-    down to `least_unit`. least: tokens that all parents take. at_rest: bytes of what the stages were tried
-    without (the other parents' tables, children's residuals). share: of the free memory, how much may be
-    used.
+    Args:
+        forward: Function that prepares a batch of at most the given number of tokens without gradients, and
+            returns its actual number of tokens and the function that runs it.
+        gradient: The same function for a batch with gradients.
+        unit: Batches of two and six units of tokens are measured; if they do not fit into memory, the unit is
+            halved.
+        least_unit: Smallest unit.
+        device: Device of the model.
+        least: Tokens of all parents together.
+        at_rest: Bytes that the measured batches do not include (the other parents' tables, children's
+            residuals).
+        share: Fraction of the free memory that may be used.
+
+    Returns:
+        The plan, or None if the device's memory cannot be read.
     """
     free, lines = free_memory(device), []
     for stage in (forward, gradient):
@@ -185,7 +223,7 @@ def plan_batch_size(
 def _tried(
     stage: Callable[[int], tuple[int, Callable[[], object]]], unit: int, least_unit: int, device: torch.device
 ) -> list[tuple[int, int | None]]:
-    """(tokens, bytes at the peak) of a stage at two and six units."""
+    """Measure (tokens, bytes at the peak) of a stage at two and six units."""
     try:
         return [(tokens, _peak(run, device)) for tokens, run in (stage(2 * unit), stage(6 * unit))]
     except RuntimeError as error:
@@ -197,7 +235,10 @@ def _tried(
 
 
 def _peak(run: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes at the peak of a second run (the first makes what is kept: rotary tables, masks, workspaces)."""
+    """Bytes at the peak of a second run.
+
+    The first run creates tensors that are kept (rotary tables, masks, workspaces).
+    """
     run()
     gc.collect()
     with peak_memory(device) as peak:

@@ -1,34 +1,44 @@
-"""Which children are batched: each run of the blocks has a fixed cost (kernel launches).
+"""Decide which children run in one batch, since each run of the blocks has a fixed cost (kernel launches).
 
-1. A child needs the tokens from its first changed one on; children that change at the same place start at the
-   same place.
-2. Started further left, a child runs tokens again that it has from its parent: the same scores, more
+1. A child needs only the tokens from its first changed one on, so children that change at the same position
+   start at the same position.
+2. If a child starts further left, it runs tokens again that it has from its parent: the same scores for more
    arithmetic.
-3. On a GPU, where some fifty kernels a block are started one by one (some 3 ms a block on an H200, bound by
-   the host: docs/performance.md), and for tiny models, fewer runs of more tokens are quicker. The cut that
-   costs least is found exactly, over places in their order.
+3. Fewer runs of more tokens are faster for tiny models, and on a GPU, where some fifty kernels per block are
+   launched one by one (about 3 ms per block on an H200, bound by the host: docs/performance.md). The cheapest
+   cut of the ordered positions into runs is found exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Operations that the time of starting one block's kernels is worth, by kind of device: constants, so that a
-#: run's bits do not depend on a measurement. CPU: half a millisecond at 40 GFLOP/s; a GPU: 2 ms at 250
-#: TFLOP/s (set before the first measurement, 3 ms at 512).
+#: Arithmetic operations that take as long as launching one block's kernels, by kind of device. They are
+#: constants, so that a run's bits do not depend on a measurement. CPU: half a millisecond at 40 GFLOP/s; GPU:
+#: 2 ms at 250 TFLOP/s (set before the first measurement, which gave 3 ms at 512).
 START_OPERATIONS = {"cpu": 2e7, "mps": 5e9, "cuda": 5e11}
 
 
 def launch_overhead_tokens(block_parameters: int, device_type: str) -> float:
-    """The tokens through a block of this size that starting it is worth."""
+    """Return how many tokens through a block cost as much time as launching the block's kernels.
+
+    Args:
+        block_parameters: Number of weights of the block.
+        device_type: `cpu`, `mps` or `cuda`.
+    """
     return START_OPERATIONS.get(device_type, 0.0) / (2 * max(1, block_parameters))
 
 
 def batch_candidates(counts: Sequence[tuple[int, int]], length: int, start: float) -> list[tuple[int, int]]:
-    """The cheapest cut of places into runs, as (first, last) place of each.
+    """Cut positions into the runs that cost least in total.
 
-    counts: (place, children that change first there), places rising. length: of the prompt. start: tokens
-    that a run's start is worth.
+    Args:
+        counts: (position, number of children that first change there), positions rising.
+        length: Tokens of the prompt.
+        start: Cost of starting a run, in tokens.
+
+    Returns:
+        First and last position of each run.
     """
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(counts) + 1):

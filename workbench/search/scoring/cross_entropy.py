@@ -1,14 +1,14 @@
-"""Fluency: mean cross-entropy (nats per token) of a prompt's tokens given what really is to their left.
+"""Compute the fluency of prompts: mean cross-entropy (nats per token) given the actual text on their left.
 
-1. Parents are run to their end once (`prepare`); their logits give log p(token | left) for the whole
+1. `prepare` runs the parents through all blocks once; their logits give log p(token | left) for the whole
    vocabulary.
-2. A child's tokens left of its change have the parent's log-probabilities, and the changed token has its own
-   from the parent's logits: both are known without running the child (`bound`).
-3. The tokens after the change go on from the child's residuals at the read-out depth (`children`), for those
-   that can win.
+2. A child's tokens left of its change have the parent's log-probabilities, and the changed token's own comes
+   from the parent's logits. Both are known without running the child (`bound`).
+3. The tokens after the change continue from the child's residuals at the read-out depth (`children`), for
+   children that can still be selected.
 
-In the system slot fluency does not depend on the question; after a question it is the mean over some groups
-of contexts.
+In the system slot the cross-entropy does not depend on the question. In slots after the question it is the
+mean over some groups of contexts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
 
 @dataclass(frozen=True)
 class PreparedParents:
-    """Parents, run once to the end in the fluency groups.
+    """Parents with the log-probabilities and caches that their children need.
 
-    log_probs: log p(token | left) for the whole vocabulary at every prompt position. own: cross-entropy of
-    every token of every parent. Both are means over the prefixes. high: caches above the read-out depth, by
-    group. given: the ids on the CPU, where they came from there.
+    Attributes:
+        ids: Token ids of the parents.
+        cross_entropy: Mean cross-entropy of each parent, nats per token.
+        log_probs: log p(token | left) for the whole vocabulary at every prompt position, mean over the
+            prefixes.
+        own: Cross-entropy of every token of every parent, mean over the prefixes.
+        high: Caches of the blocks above the read-out depth, one per group.
+        given: The ids on the CPU, if they came from there.
     """
 
     ids: Ids
@@ -46,11 +51,11 @@ class PreparedParents:
 
     @property
     def on_host(self) -> Ids:
-        """The ids on the CPU."""
+        """The parents' token ids on the CPU."""
         return self.ids.cpu() if self.given is None else self.given
 
     def parent(self, row: int) -> PreparedParents:
-        """One parent alone (without its caches), for tables that are made parent by parent."""
+        """Return one parent without its caches, for tables that are computed parent by parent."""
         one = slice(row, row + 1)
         return PreparedParents(
             self.ids[one], self.cross_entropy[one], WholeTable(self.log_probs.parent(row)), self.own[one], []
@@ -59,10 +64,15 @@ class PreparedParents:
 
 @dataclass(frozen=True)
 class ResidualTail:
-    """Residuals at the read-out depth of some children, from `position` on.
+    """Residuals of some children at the read-out depth, from one position to the prompt's end.
 
-    After some prefixes (`part`) of one fluency group (by its
-    number), prefix by prefix.
+    Attributes:
+        number: Number of the fluency group.
+        part: The prefixes of that group after which the children ran; the rows of `resid` are ordered by
+            prefix.
+        position: First position of the residuals in the prompt.
+        rows: Indices of the children, on the CPU.
+        resid: The residuals.
     """
 
     number: int
@@ -73,18 +83,31 @@ class ResidualTail:
 
 
 class PromptCrossEntropy:
-    """Fluency of prompts and children in the fluent groups of some prefixes."""
+    """Compute the cross-entropy of prompts and children, averaged over the prefixes that measure fluency.
+
+    Args:
+        prefixes: The search's prefix caches.
+        chunk: The batch size, shared with the scorer.
+    """
 
     def __init__(self, prefixes: PrefixCache, chunk: BatchSize) -> None:
         self.prefixes, self.runner, self.chunk = prefixes, prefixes.runner, chunk
         self._groups = [group for group in prefixes.fluent if group]
 
     def number(self, group: PrefixGroup) -> int:
-        """Which of the fluent groups this is."""
+        """Return the index of a group among the groups that measure fluency."""
         return self._groups.index(group)
 
     def of(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, " candidate"]:
-        """Contribution of one group of contexts to the cross-entropy of prompts of equal length."""
+        """Return one group's contribution to the mean cross-entropy of prompts.
+
+        Args:
+            group: A group that measures fluency.
+            ids: Prompts of equal length.
+
+        Returns:
+            Nats per token, already divided by the number of all prefixes.
+        """
         assert group.next_log_probs is not None, "only fluent groups are asked"
         top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
         first = -group.next_log_probs[:, 0, ids[:, 0]].sum(0)
@@ -92,7 +115,7 @@ class PromptCrossEntropy:
         return (first + _over_prefixes(group, later)) / ids.shape[1] / self.prefixes.n_fluent
 
     def prepare(self, given: Ids) -> PreparedParents:
-        """Fluency of parents, with the log-probabilities and caches that their children need."""
+        """Compute the parents' cross-entropy, and the log-probabilities and caches for their children."""
         parents = given.to(self.runner.device)
         tops, high = [], []
         for group in self._groups:
@@ -107,7 +130,7 @@ class PromptCrossEntropy:
         )
 
     def _first(self) -> Float[Tensor, " d_vocab"]:
-        """Log p of a prompt's first token, mean over the prefixes."""
+        """Log-probability of every first prompt token, mean over the prefixes."""
         chances = [
             group.next_log_probs.sum((0, 1)) for group in self._groups if group.next_log_probs is not None
         ]
@@ -116,7 +139,7 @@ class PromptCrossEntropy:
     def _whole(
         self, parents: Ids, tops: list[Tensor]
     ) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
-        """The whole table, and the cross-entropy of each token of the parents."""
+        """Compute the whole table of log-probabilities, and each parent token's cross-entropy."""
         table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
         for of_prefix in (top for group in tops for top in group):
             for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
@@ -128,7 +151,7 @@ class PromptCrossEntropy:
     def _on_request(
         self, parents: Ids, tops: list[Tensor]
     ) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
-        """The same of a large vocabulary, whose table is never whole."""
+        """Like `_whole` for a large vocabulary: keep residuals and normalizers instead of the whole table."""
         first, normalizers = self._first(), []
         own = torch.zeros(parents.shape, device=self.runner.device)
         for group in tops:
@@ -145,7 +168,10 @@ class PromptCrossEntropy:
         return TableOnRequest(self.runner, first, tops, normalizers), own
 
     def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
+        """Return the gradient of the cross-entropy with respect to the parents' embeddings.
+
+        The tokens' role as targets is held fixed.
+        """
         out = torch.zeros(
             *parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32
         )
@@ -154,7 +180,7 @@ class PromptCrossEntropy:
         return out
 
     def gradients_in(self, group: PrefixGroup, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """One group's contribution to it."""
+        """Return one group's contribution to the gradient of the cross-entropy."""
         out = torch.zeros(
             *parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32
         )
@@ -174,10 +200,15 @@ class PromptCrossEntropy:
     def top_slopes(
         self, part: PrefixGroup, top: Float[Tensor, "row prompt_pos d_model"], parents: Ids
     ) -> Float[Tensor, "row prompt_pos d_model"]:
-        """Gradient of the part's contribution with respect to the residuals that left the last block, prefix by prefix.
+        """Return the gradient of the cross-entropy with respect to the residuals after the last block.
 
-        Logits are made and differentiated for a few rows at a time: their graphs are never in memory
-        together.
+        Logits are computed and differentiated for a few rows at a time, so that their graphs are never in
+        memory together.
+
+        Args:
+            part: A group, or a part of one, that measures fluency.
+            top: Residuals after the last block, ordered by prefix.
+            parents: The prompts.
         """
         slopes, targets, length = torch.zeros_like(top), _to_each(part, parents[:, 1:]), parents.shape[1]
         for rows in self._logit_rows(len(top), length, self.chunk.gradient_tokens):
@@ -189,7 +220,11 @@ class PromptCrossEntropy:
         return slopes
 
     def bound(self, prepared: PreparedParents, children: ChildProposals) -> Float[Tensor, " candidate"]:
-        """The least fluency that a child can have: its known tokens' cross-entropy over n, the others counted as certain."""
+        """Return a lower bound of each child's cross-entropy, nats per token.
+
+        It is the sum over the child's known tokens divided by its length; the other tokens count as certain
+        (0 nats).
+        """
         return self._known(prepared, children) / children.ids.shape[1]
 
     def children(
@@ -199,7 +234,17 @@ class PromptCrossEntropy:
         tails: list[ResidualTail],
         wanted: Bool[Tensor, " candidate"],
     ) -> Float[Tensor, " candidate"]:
-        """Fluency of the wanted children (a mask on the CPU); +inf for the others."""
+        """Compute the cross-entropy of some children.
+
+        Args:
+            prepared: The parents.
+            children: The children.
+            tails: The children's residuals at the read-out depth.
+            wanted: Mask, on the CPU, of the children to compute.
+
+        Returns:
+            Nats per token; +inf for children that are not wanted.
+        """
         totals = self._known(prepared, children)
         for tail in tails:
             keep = wanted[tail.rows].nonzero()[:, 0]
@@ -216,14 +261,18 @@ class PromptCrossEntropy:
     def _top(
         self, group: PrefixGroup, embedded: Tensor, keep: bool = False
     ) -> tuple[Tensor, KeyValueCache | None]:
-        """Prompts run to the last block after each prefix: residuals at their own positions, cache above the read-out depth."""
+        """Run prompts to the last block after each prefix.
+
+        Returns:
+            Residuals at the prompts' own positions, and the cache of the blocks above the read-out depth.
+        """
         rows = len(embedded) // len(group.prefixes)
         resid, _ = self.runner.run(embedded, 0, self.prefixes.depth, self.prefixes.fork(group.low, rows))
         top, cache = self.prefixes.to_top(resid, self.prefixes.fork(group.high, rows), keep)
         return self.prefixes.own(group, top), cache
 
     def _known(self, prepared: PreparedParents, children: ChildProposals) -> Float[Tensor, " candidate"]:
-        """Cross-entropy (sum) of a child's tokens up to and with its first changed one, mean over the prefixes."""
+        """Summed cross-entropy of a child's tokens up to its first changed one, mean over the prefixes."""
         rows = torch.arange(len(children), device=self.runner.device)
         left = torch.cat([prepared.own.new_zeros(len(prepared.ids), 1), prepared.own.cumsum(1)], dim=1)
         changed = prepared.log_probs.tokens(
@@ -239,7 +288,7 @@ class PromptCrossEntropy:
         rows: Tensor,
         resid: Tensor,
     ) -> Float[Tensor, " row"]:
-        """Cross-entropy (sum) of the tokens after the changed one, from the residuals at the read-out depth."""
+        """Summed cross-entropy of the tokens after the changed one, from residuals at the read-out depth."""
         group, part, cache = self._groups[tail.number], tail.part, prepared.high[tail.number]
         if cache is not None and len(part.members) < len(group.members) and group.joined:
             at = [group.members.index(member) for member in part.members]
@@ -266,16 +315,16 @@ class PromptCrossEntropy:
         return torch.cat(parts)
 
     def _logit_rows(self, rows: int, positions: int, tokens: int) -> Iterator[slice]:
-        """Slices of the rows such that their logits are no more numbers than a batch of `tokens` tokens may make."""
+        """Split rows into slices whose logits are not more numbers than a batch of `tokens` tokens allows."""
         size = max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
         return (slice(start, start + size) for start in range(0, rows, size))
 
 
 def _to_each(group: PrefixGroup, ids: Ids) -> Ids:
-    """The ids repeated for each prefix, prefix by prefix."""
+    """Repeat the ids for each prefix, ordered by prefix."""
     return ids.repeat(len(group.prefixes), 1)
 
 
 def _over_prefixes(group: PrefixGroup, values: Tensor) -> Tensor:
-    """The sum over the prefixes of what came prefix by prefix."""
+    """Sum values, which are ordered by prefix, over the prefixes."""
     return rearrange(values, "(prefix row) ... -> prefix row ...", prefix=len(group.prefixes)).sum(0)

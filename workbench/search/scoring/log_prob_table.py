@@ -1,8 +1,8 @@
-"""log p(token | left) of the parents for the whole vocabulary: kept as a table while it is small, made when it is needed else.
+"""Tables of log p(token | left) of the parents over the whole vocabulary, stored or computed on demand.
 
-1. A table of parents x length x vocabulary (float32) is kept up to `WHOLE` numbers.
-2. Beyond, the residuals that left the last block and their normalizers are kept. One parent's or one
-   position's part is made when it is needed, single tokens from their own columns of the unembedding.
+1. A table of parents x length x vocabulary (float32) is stored if it has at most `WHOLE` numbers.
+2. For a larger one, the residuals after the last block and their normalizers are stored. The part of one
+   parent or one position is computed on demand, and single tokens from their own columns of the unembedding.
 """
 
 from __future__ import annotations
@@ -17,31 +17,37 @@ from typing_extensions import override
 
 from workbench.models import Runner
 
-#: The most numbers of a table that is kept whole (34 MB): 8 prompts of 8 tokens with 131k tokens, not with
-#: 262k.
+#: Largest number of entries of a table that is stored whole (34 MB): enough for 8 prompts of 8 tokens with a
+#: vocabulary of 131k, not of 262k.
 WHOLE = 1 << 23
 
 
 class LogProbTable(Protocol):
-    """log p(token | left), nats, mean over the fluent prefixes."""
+    """log p(token | left) of the parents in nats, mean over the prefixes that measure fluency."""
 
     def parent(self, row: int) -> Float[Tensor, "1 prompt_pos d_vocab"]:
-        """Of one parent."""
+        """Return the log-probabilities at all positions of one parent."""
         ...
 
     def position(self, position: int) -> Float[Tensor, "candidate d_vocab"]:
-        """At one position of all parents."""
+        """Return the log-probabilities at one position of all parents."""
         ...
 
     def tokens(
         self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]
     ) -> Float[Tensor, " k"]:
-        """Of single tokens."""
+        """Return the log-probabilities of single tokens.
+
+        Args:
+            parent: Row of the parent, for each token.
+            position: Position in the prompt, for each token.
+            ids: Token ids.
+        """
         ...
 
 
 class WholeTable(LogProbTable):
-    """The table itself."""
+    """Log-probabilities that are stored as one tensor."""
 
     def __init__(self, table: Float[Tensor, "candidate prompt_pos d_vocab"]) -> None:
         self.table = table
@@ -62,7 +68,15 @@ class WholeTable(LogProbTable):
 
 
 class TableOnRequest(LogProbTable):
-    """Made from residuals. first: log p of the first token, mean over the prefixes; tops, normalizers: of the positions before the others."""
+    """Log-probabilities that are computed from residuals on demand.
+
+    Args:
+        runner: The model's runner.
+        first: log p of the first prompt token, mean over the prefixes.
+        tops: Residuals after the last block at all prompt positions but the last; they predict the later
+            tokens.
+        normalizers: log(sum(exp(logits))) at the same positions.
+    """
 
     def __init__(
         self,
@@ -97,7 +111,7 @@ class TableOnRequest(LogProbTable):
     def _mean(
         self, tops: Float[Tensor, "prefix row d_model"], normalizers: Float[Tensor, "prefix row"]
     ) -> Float[Tensor, "row d_vocab"]:
-        """Mean over the prefixes, whose logits are made one after the other."""
+        """Mean of the log-probabilities over the prefixes, whose logits are computed one after the other."""
         total = torch.zeros(tops.shape[1], self.runner.shape.d_vocab, device=tops.device)
         for of_prefix, normalizer in zip(tops, normalizers, strict=True):
             total += self.runner.logits(of_prefix) - normalizer[:, None]

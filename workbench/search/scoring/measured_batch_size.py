@@ -1,4 +1,4 @@
-"""What a search step needs in memory, measured on the scorer that will run it (`batch_size.py` says how)."""
+"""Measure the memory of a search step on the scorer that will run it (see `batch_size.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 class ScorerSample:
-    """Steps of a scorer that are as small as a batch: on its longest contexts, as many as fill one."""
+    """Small steps of a scorer for measurements: on its longest contexts, as few as fill one batch.
+
+    Args:
+        scorer: The scorer.
+        length: Tokens of a prompt.
+    """
 
     def __init__(self, scorer: Scorer, length: int) -> None:
         self.scorer, self.length = scorer, length
@@ -25,11 +30,18 @@ class ScorerSample:
         self.suffix = max(len(c.after_prompt) for c in self.longest)
         #: Tokens of one prompt with its suffix.
         self.unit = length + self.suffix
-        #: Whether prompts are run once for several contexts somewhere.
+        #: Whether some prompts run once for several contexts.
         self.shared = not all(group.joined for group in scorer.groups)
 
     def few(self, tokens: int) -> tuple[Scorer, Ids, int]:
-        """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
+        """Make a scorer on as few contexts as fill a batch, with prompts that fill it.
+
+        Args:
+            tokens: Tokens per batch.
+
+        Returns:
+            The scorer, the prompts, and the number of tokens that run at a time.
+        """
         whole, length, runner = self.scorer, self.length, self.scorer.runner
         some = replace(whole.contexts, items=tuple(self.longest[: tokens // self.unit if self.shared else 1]))
         fluent = -(-len(some) * whole.prefixes.n_fluent // len(whole.contexts)) if self.shared else 1
@@ -42,7 +54,7 @@ class ScorerSample:
         return scorer, ids, n * len(contexts) * self.suffix if self.shared else n * self.unit
 
     def forward(self, tokens: int) -> tuple[int, Callable[[], object]]:
-        """Tokens of one batch of children, and the step that scores them."""
+        """Return the tokens of one batch of children, and a function that scores them."""
         scorer, ids, run = self.few(tokens)
         parents, position = ids[:1].clone(), min(1, self.length - 1)
         ids[:, :position] = parents[0, :position]
@@ -52,16 +64,22 @@ class ScorerSample:
         )
 
     def gradient(self, tokens: int) -> tuple[int, Callable[[], object]]:
-        """Tokens of one batch with a graph, and the step that takes its gradient."""
+        """Return the tokens of one batch with a graph, and a function that computes its gradient."""
         scorer, ids, run = self.few(tokens)
         return run, lambda: scorer.gradients(ids, weights=torch.ones(len(ids), device=ids.device))
 
 
 def measure_batch_size(scorer: Scorer, length: int, population: int, children: int) -> BatchSizePlan | None:
-    """The batch that fits into the free memory; None on a device whose memory cannot be read.
+    """Measure which batch size fits into the free memory; the runner's meter is left unchanged.
 
-    length, population, children: tokens, parents and children of a step; the children's residuals are kept.
-    The scorer's meter is as before.
+    Args:
+        scorer: The scorer.
+        length: Tokens of a prompt.
+        population: Parents per step.
+        children: Children per step, whose residuals are kept in memory.
+
+    Returns:
+        The plan, or None if the device's memory cannot be read.
     """
     sample, runner = ScorerSample(scorer, length), scorer.runner
     shape, counted = runner.shape, dict(vars(runner.meter))
@@ -70,7 +88,7 @@ def measure_batch_size(scorer: Scorer, length: int, population: int, children: i
     tails = number * children * (length + 1) // 2 * shape.d_model * scorer.prefixes.n_fluent
     table = population * length * shape.d_vocab
     kept = tails + (4 * (table - table // max(1, population)) if table <= WHOLE else 0)
-    # From here on a batch's logits grow with its tokens; below, one row is made at least.
+    # Above this number of tokens a batch's logits grow with its tokens; below it, one row is computed.
     unit_of_logits = length * shape.d_vocab // LOGITS_PER_TOKEN
     plan = plan_batch_size(
         sample.forward,

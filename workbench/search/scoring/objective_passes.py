@@ -1,8 +1,8 @@
-"""Runs of the blocks that an objective is read from: which prompts and contexts are one batch, and what is read of it.
+"""Forward passes from which an objective is read: how prompts and contexts are batched.
 
-Prompts come as embeddings after a group's prefix (`prefix_cache.py`). A group whose contexts share what is
-left of the slot runs each prompt once and forks its cache to the suffixes; contexts with prefixes of their own
-(a *joined* group) have prompt and suffix run in one pass. No batch holds more than `chunk.tokens` tokens.
+Prompts are embedded after a group's prefix (`prefix_cache.py`). In a group whose contexts share the text left
+of the slot, each prompt runs once and its cache is forked to the suffixes. Contexts with their own prefixes
+(a *joined* group) run prompt and suffix in one pass. No batch has more than `chunk.tokens` tokens.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
 class ObjectivePasses:
     """The forward passes of one objective on fixed contexts.
 
-    depth: blocks that the objective needs. chunk: tokens that are run at a time; the scorer that owns it may
-    make it smaller.
+    Args:
+        runner: The model's runner.
+        objective: The objective.
+        contexts: The contexts.
+        prefixes: Their prefix caches; blocks up to `prefixes.depth` run for the objective.
+        chunk: Tokens per batch; the scorer that owns it may reduce it.
     """
 
     def __init__(
@@ -47,7 +51,12 @@ class ObjectivePasses:
     def rows(
         self, group: PrefixGroup, rows: Sequence[tuple[int, int, tuple[int, ...]]]
     ) -> Float[Tensor, " row"]:
-        """The objective of (prompt, context, ids after the prefix), one row each."""
+        """Compute the objective of rows that each have a prompt and one context.
+
+        Args:
+            group: The group of the contexts.
+            rows: (number of the prompt, index of the context, ids after the prefix).
+        """
         ids = pad_right([row for _, _, row in rows]).to(self.runner.device)
         members = [member for _, member, _ in rows]
         last = torch.tensor(
@@ -67,7 +76,10 @@ class ObjectivePasses:
     ) -> tuple[
         Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"] | None, KeyValueCache | None
     ]:
-        """Whole prompts after the group's prefixes."""
+        """Run whole prompts after the group's prefixes and compute their objective.
+
+        The result is that of `forward`, without a request for residuals.
+        """
         kv = self.prefixes.fork(group.low, len(embedded) // len(group.prefixes))
         return self.forward(group, embedded, 0, kv, keep, want_resid=False)
 
@@ -80,9 +92,19 @@ class ObjectivePasses:
         keep: bool = False,
         want_resid: bool = True,
     ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"] | None, KeyValueCache | None]:
-        """Objective of rows on the group's contexts.
+        """Run the last part of prompts and compute their objective on the group's contexts.
 
-        The prompt's residuals at the read-out depth (prefix by prefix) and its cache, where they are wanted.
+        Args:
+            group: The group of contexts.
+            embedded: Embedded prompt tokens from `position` on, ordered by prefix.
+            position: First position that runs.
+            kv: Cache of everything on the left; None if there is none.
+            keep: Whether the prompts' cache is returned.
+            want_resid: Whether the prompts' residuals at the read-out depth are returned.
+
+        Returns:
+            The objective per prompt and context, the residuals (ordered by prefix), and the cache. In joined
+            groups the last two are None if they are not requested.
         """
         if group.joined:
             return self._forward_joined(group, embedded, position, kv, keep, want_resid)
@@ -104,7 +126,7 @@ class ObjectivePasses:
         keep: bool,
         want_resid: bool,
     ) -> tuple[Tensor, Tensor | None, KeyValueCache | None]:
-        """Prompt and suffix in one run, for each prefix its own suffix."""
+        """Run prompt and suffix in one pass, for each prefix with its own suffix."""
         n = embedded.shape[1]
         suffixes, last = self.prefixes.suffixes(group, position + self.prefixes.own(group, embedded).shape[1])
         each = len(embedded) // len(group.prefixes)
@@ -122,7 +144,13 @@ class ObjectivePasses:
         return scores, resid[:, :n] if want_resid else None, cache
 
     def suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
-        """The suffixes of some contexts after each of the rows' caches."""
+        """Run the suffixes of some contexts after each row's cache, and compute the objective.
+
+        Args:
+            cache: The prompts' cache.
+            members: Indices of the contexts.
+            rows: Number of prompts.
+        """
         contexts = [self.contexts[m] for m in members]
         ids = pad_right([c.after_prompt for c in contexts]).to(self.runner.device)
         embedded = self.runner.embed(ids, cache.length).repeat(rows, 1, 1)
@@ -140,13 +168,24 @@ class ObjectivePasses:
         )
 
     def last_position(self, members: Sequence[int]) -> bool:
-        """Whether of the last block the decision token alone is run to its end: no answer goes on after it."""
+        """Whether the last block may run at the decision token only.
+
+        This needs the optimization to be on, and contexts without answer tokens after the decision token (the
+        last token before the answer).
+        """
         return self.optimizations.last_position and not any(self.contexts[m].tail for m in members)
 
     def read(
         self, caught: dict, resid: Tensor, last: Tensor, members: Sequence[int]
     ) -> Float[Tensor, " row"]:
-        """The objective of rows whose decision token is at `last`, or is all that is there."""
+        """Read the objective from captured activations.
+
+        Args:
+            caught: Activations by site.
+            resid: Residual stream at the read-out depth, at all positions or at the decision token only.
+            last: Position of the decision token (the last one before the answer) in each row.
+            members: Index of each row's context.
+        """
         stream = resid if self.objective.needs_final else None
         return self.objective.score(
             Readout.of(self.runner, caught, stream, last, self.answers, members)
@@ -157,10 +196,16 @@ class ObjectivePasses:
     def child_chunks(
         self, group: PrefixGroup, length: int, positions: Tensor, rows: Tensor
     ) -> Iterator[tuple[int, Tensor]]:
-        """(position to start from, row indices).
+        """Yield batches of children as (position to start from, row indices).
 
-        A batch has as many rows as whole prompts with their suffixes would fit, wherever they change, since
-        what is left of the change is in memory too.
+        A batch has as many rows as whole prompts with their suffixes would fit, since the cache of the
+        unchanged tokens is in memory too.
+
+        Args:
+            group: The group of contexts.
+            length: Tokens of a prompt.
+            positions: First changed position of every child, on the CPU.
+            rows: Indices of the children to run.
         """
         positions = (
             positions[rows]
@@ -176,16 +221,16 @@ class ObjectivePasses:
                 yield first, chunk
 
     def row_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
-        """Row indices of prompts, as many at a time as fit into `tokens` with their suffixes."""
+        """Yield row indices of prompts, in chunks that fit with their suffixes into `tokens` tokens."""
         yield from torch.arange(rows, device=self.runner.device).split(
             self.rows_at_once(group, length, tokens)
         )
 
     def rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
-        """Prompts that fit into `tokens` with their suffixes, after one prefix.
+        """Return how many prompts fit with their suffixes into `tokens` tokens, after one prefix.
 
-        Contexts are batched too: suffixes take no more than a quarter, or one suffix, so that prompts are not
-        run one by one.
+        Contexts are batched too: suffixes take at most a quarter of the tokens, or one suffix, so that
+        prompts do not run one by one.
         """
         lead = 0 if self.optimizations.prefix_kv else group.length
         longest = max(len(self.contexts[member].after_prompt) for member in group.members)
@@ -193,7 +238,10 @@ class ObjectivePasses:
         return max(1, tokens // (lead + length + suffixes))
 
     def parts(self, group: PrefixGroup, members: Sequence[int], rows: int, length: int) -> list[PrefixGroup]:
-        """The group on some of its contexts, cut where prompts and suffixes are run in one pass and would not fit."""
+        """Return the group on some of its contexts, cut into parts that fit into one batch.
+
+        Only joined groups, whose prompts and suffixes run in one pass, are cut.
+        """
         if not members:
             return []
         some = group.part(members)
@@ -206,7 +254,11 @@ class ObjectivePasses:
     def fluent_apart(
         self, parts: list[PrefixGroup], fluent: PrefixGroup | None, children: int
     ) -> list[PrefixGroup]:
-        """Contexts that measure fluency apart from the others, where running the read-out block to its end for these costs more than a run."""
+        """Separate the contexts that measure fluency from the others, if that is cheaper.
+
+        It is, if running the whole last block for the other contexts costs more than an additional run of the
+        blocks.
+        """
         overhead = self.depth * launch_overhead_tokens(
             self.runner.shape.block_parameters, self.runner.device.type
         )
@@ -227,10 +279,10 @@ class ObjectivePasses:
         return cut
 
     def context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
-        """The group's contexts in chunks that fit into `tokens`.
+        """Split the group's contexts, in their order, into chunks that fit into `tokens` tokens.
 
-        They keep their order, and are cut so that rows x contexts x what is run for each (the longest suffix,
-        and the prompt where they are run in one pass) fits into `tokens`.
+        The tokens of a chunk are rows x contexts x the longest suffix; in joined groups the prompt is added
+        to the suffix.
         """
         chunks: list[list[int]] = []
         longest, lead = 1, length if group.joined else 0
@@ -247,7 +299,10 @@ class ObjectivePasses:
 def split_group(
     group: PrefixGroup | None, members: Sequence[int]
 ) -> tuple[PrefixGroup | None, PrefixGroup | None]:
-    """The part of a group whose contexts are among `members`, and the rest of it; a shared prompt is never parted."""
+    """Split a group into its contexts among `members` and the others; None for an empty part.
+
+    A group that shares one prompt run is not split.
+    """
     if group is None or not group.joined:
         return group, None
     among = [member for member in group.members if member in members]

@@ -1,14 +1,15 @@
-"""What is left of the prompt: run once, its keys and values kept and forked to the prompts and children after it.
+"""Cache the text left of the prompt: it runs once, and prompts and children fork its keys and values.
 
 1. Contexts with the same ids left of the slot form one `PrefixGroup` with one prefix.
-2. A prefix is run once: keys and values below the read-out depth for the objective, and above it for fluency.
-3. Contexts whose prefixes are their own (prompt after the question) are batched into groups of many prefixes,
-   so that one run of the blocks serves them all; their order follows the prefixes' lengths, because shorter
-   ones are padded.
-4. Every prompt forks its prefix's cache; a child forks its parent's, cropped to what both share.
+2. A prefix runs once: keys and values below the read-out depth are for the objective, those above for
+   fluency.
+3. Contexts with their own prefixes (prompt after the question) are batched into groups of many prefixes, so
+   that one run of the blocks serves them all. They are ordered by the prefixes' lengths, because shorter ones
+   are padded.
+4. Every prompt forks its prefix's cache; a child forks its parent's, cropped to the tokens that both share.
 
-Rows of a group with several prefixes come prefix by prefix. Without `Optimizations.prefix_kv` nothing is kept
-and the prefix is run again in front of every prompt.
+Rows of a group with several prefixes are ordered by prefix. Without `Optimizations.prefix_kv` nothing is
+cached, and the prefix runs again before every prompt.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from workbench.search.scored_prompts import Ids
 
 @dataclass(frozen=True)
 class Optimizations:
-    """Which optimizations a search uses. Each but `halving` is exact: it changes no score beyond rounding.
+    """Which optimizations a search uses. Each except `halving` is exact: it changes no score beyond rounding.
 
     Attributes:
         prefix_kv: Cache the keys and values of the text left of the slot.
         shared_prompt: Fork a prompt's cache to all contexts with the same left text.
         parent_kv: Continue a child from its parent's cache.
         deferred_cross_entropy: Compute the cross-entropy only of prompts that may be kept.
-        last_position: Run the last block at the decision token only.
-        batched_caches: Run contexts with prefixes of their own as one left-padded batch.
-        halving: Fraction of the contexts on which all children are scored first; the better half goes on to
-            as many contexts again, and so on (0: off). An approximation in which children survive, never in a
-            survivor's score, which is over all contexts.
+        last_position: Run the last block at the decision token (the last one before the answer) only.
+        batched_caches: Run contexts with their own prefixes as one left-padded batch.
+        halving: Fraction of the contexts on which all children are scored first (successive halving); the
+            better half is scored on as many contexts again, and so on (0: off). This approximates which
+            children survive; a survivor's score is always over all contexts.
 
     Example:
         >>> wb.Optimizations(halving=0.25).prefix_kv
@@ -62,13 +63,17 @@ STRETCH, FEW = 1.25, (8, 1)
 
 @dataclass(frozen=True, eq=False)
 class PrefixGroup:
-    """Contexts (by index) that are batched.
+    """Contexts that run in one batch, with the caches of their prefixes.
 
-    With their prefixes' caches below and above the read-out depth, and
-    log p(first prompt token).
-
-    prefixes: one that all members share, or one for each. joined: prompt and suffix are run in one pass
-    (every member has its own prefix); else the prompt is run once and forked to the members.
+    Attributes:
+        prefixes: One prefix that all members share, or one per member.
+        members: Indices of the contexts.
+        joined: Whether prompt and suffix run in one pass, since every member has its own prefix; if False,
+            the prompt runs once and is forked to the members.
+        low: Cache of the blocks below the read-out depth.
+        high: Cache of the blocks above the read-out depth; None if the group does not measure fluency.
+        next_log_probs: log p of the first prompt token after each prefix; None if the group does not measure
+            fluency.
     """
 
     prefixes: tuple[tuple[int, ...], ...]
@@ -80,11 +85,11 @@ class PrefixGroup:
 
     @property
     def length(self) -> int:
-        """Positions left of the prompt, padding counted."""
+        """Number of positions left of the prompt, padding included."""
         return max(map(len, self.prefixes))
 
     def part(self, members: Sequence[int]) -> PrefixGroup:
-        """The group with some of its members only."""
+        """Return the group with some of its members only."""
         if not self.joined or len(members) == len(self.members):
             return replace(self, members=list(members))
         at = [self.members.index(member) for member in members]
@@ -96,10 +101,14 @@ class PrefixGroup:
 
 
 class PrefixCache:
-    """The groups of some contexts for objectives that read at `depth` blocks.
+    """Prefix groups of some contexts, with their caches, for objectives that read after `depth` blocks.
 
-    The first `fluent` prefixes measure fluency. Their parts of the groups, with caches above the read-out
-    depth too, are `fluent`: one or None for each group.
+    Attributes:
+        groups: The groups of all contexts.
+        fluent: For each group, its part that measures fluency (with caches above the read-out depth), or
+            None.
+        n_fluent: Number of prefixes that measure fluency.
+        rounds: Indices of the contexts of each round of successive halving; one round without it.
     """
 
     def __init__(
@@ -115,13 +124,13 @@ class PrefixCache:
         self.cached = optimizations.prefix_kv
         alone = _grouped(contexts, optimizations.shared_prompt)
         #: Contexts of each round: all at once, or with successive halving a fraction, then as many again, and
-        #: so on. The first round holds every prefix that fluency is averaged over, because it is taken from
-        #: there.
+        #: so on. The first round has every prefix over which the cross-entropy is averaged, which is computed
+        #: in it.
         least = max(min(group.members) for group in alone[:fluent]) + 1
         self.rounds = _rounds(len(contexts), optimizations.halving, least, contexts[0].n_branches)
         with torch.no_grad():
             made = [self._run(group, number < fluent) for number, group in enumerate(alone)]
-            with runner.capture(sites):  # who looks inside attention gets it unstacked
+            with runner.capture(sites):  # hooks inside attention need caches that are not batched
                 both = (
                     self._stacked(made)
                     if optimizations.batched_caches and self.cached
@@ -132,7 +141,7 @@ class PrefixCache:
         self.n_fluent = sum(len(part.prefixes) for part in self.fluent if part)
 
     def fork(self, kv: KeyValueCache | None, rows: int) -> KeyValueCache | None:
-        """Each prefix's one cache for so many rows."""
+        """Repeat the cache of each prefix for `rows` rows; None stays None."""
         return (
             None
             if kv is None
@@ -147,9 +156,18 @@ class PrefixCache:
         parent: Tensor,
         position: int,
     ) -> KeyValueCache | None:
-        """The cache left of the changed position for the children of each prefix.
+        """Return the cache left of the changed position, for the children after each prefix.
 
-        The prefix's cache `start`, or the parents' cropped to what is shared.
+        Args:
+            start: The prefixes' cache.
+            group: The group of contexts.
+            cache: The parents' cache; None if there is none.
+            parent: Row of each child's parent.
+            position: Position from which the children run.
+
+        Returns:
+            The parents' cache cropped to the shared tokens; the prefixes' cache if nothing is shared or
+            cached.
         """
         if position == 0 or not self.cached or cache is None:
             return self.fork(start, len(parent))
@@ -158,18 +176,21 @@ class PrefixCache:
         return cache.fork(rows.flatten()).crop(group.length + position)
 
     def embed(self, group: PrefixGroup, ids: Ids, position: int) -> Float[Tensor, "row pos d_model"]:
-        """Embedded prompt tokens at their places after each prefix; without prefix caches the prefix is embedded with them."""
+        """Embed prompt tokens at their positions after each prefix.
+
+        Without prefix caches the embedded prefix is put before them.
+        """
         return self.lead(group, self._at_places(group, ids, position))
 
     def lead(self, group: PrefixGroup, embedded: Tensor) -> Tensor:
-        """The embedded prefix in front, where it has no cache."""
+        """Put the embedded prefix before `embedded` if prefixes are not cached."""
         if self.cached:
             return embedded
         prefix = torch.tensor(group.prefixes, device=self.runner.device).expand(len(embedded), -1)
         return torch.cat([self.runner.embed(prefix), embedded], dim=1)
 
     def leaf(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, "row prompt_pos d_model"]:
-        """The prompt's embeddings after each prefix as something to differentiate with respect to."""
+        """Embed prompts after each prefix as a leaf tensor, for gradients with respect to the embeddings."""
         return self._at_places(group, ids, 0).detach().requires_grad_(True)
 
     def _at_places(self, group: PrefixGroup, ids: Ids, position: int) -> Tensor:
@@ -180,15 +201,17 @@ class PrefixCache:
         return torch.cat([at[len(prefix)] for prefix in group.prefixes])
 
     def own(self, group: PrefixGroup, resid: Tensor) -> Tensor:
-        """The prompt's own positions (without prefix caches the prefix was run with them)."""
+        """Return the prompt's own positions of `resid`; without prefix caches the prefix is cut off."""
         return resid if self.cached else resid[:, group.length :]
 
     def suffixes(
         self, group: PrefixGroup, n: int
     ) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
-        """Of a joined group: each member's embedded suffix after prompts of n tokens, and the position of its decision token in it.
+        """Embed the suffix of each member of a joined group after prompts of n tokens.
 
-        One row per member.
+        Returns:
+            The suffixes, one row per member, and the position of each decision token (the last one before the
+            answer) in its suffix.
         """
         members = [self.contexts[member] for member in group.members]
         ids = pad_right([c.after_prompt for c in members]).to(self.runner.device)
@@ -199,7 +222,7 @@ class PrefixCache:
     def to_top(
         self, resid: Tensor, high: KeyValueCache | None, keep: bool = False
     ) -> tuple[Tensor, KeyValueCache | None]:
-        """From the read-out depth to the end, after the rows' cache `high`."""
+        """Run from the read-out depth through the last block, after the rows' cache `high`."""
         n_layers = self.runner.shape.n_layers
         return (
             (resid, None)
@@ -208,7 +231,7 @@ class PrefixCache:
         )
 
     def _run(self, group: PrefixGroup, fluent: bool) -> PrefixGroup:
-        """The group with its one prefix's caches."""
+        """Run a group's one prefix and return the group with its caches."""
         ids = torch.tensor(group.prefixes, device=self.runner.device)
         resid, low = self.runner.run(self.runner.embed(ids), 0, self.depth, keep=True)
         high = chances = None
@@ -225,7 +248,7 @@ class PrefixCache:
         )
 
     def _stacked(self, groups: Sequence[PrefixGroup]) -> list[tuple[PrefixGroup, PrefixGroup | None]]:
-        """Groups of one prefix each, those with prefixes of their own batched where the model can: round by round, by their lengths."""
+        """Batch groups with their own prefixes if the model can, ordered by round and by length."""
         stacks: list[list[PrefixGroup]] = []
         for group in sorted((group for group in groups if group.joined), key=self._place):
             if not stacks or not _fit(self._place(stacks[-1][0]), self._place(group)):
@@ -235,13 +258,13 @@ class PrefixCache:
         return shared + [both for stack in stacks for both in self._as_one(stack)]
 
     def _place(self, group: PrefixGroup) -> tuple[int, int, int]:
-        """(round, length of the suffix, length of the prefix) of a group of one context."""
+        """(round, length of the suffix, length of the prefix) of a group of one context, for sorting."""
         member = group.members[0]
         number = next(i for i, contexts in enumerate(self.rounds) if member in contexts)
         return number, len(self.contexts[member].after_prompt), group.length
 
     def _as_one(self, groups: list[PrefixGroup]) -> list[tuple[PrefixGroup, PrefixGroup | None]]:
-        """The groups as one, those that measure fluency first, and these as a part of it."""
+        """Join groups into one, those that measure fluency first, and return it with its fluent part."""
         groups = sorted(groups, key=lambda group: group.next_log_probs is None)
         fluent = [group for group in groups if group.next_log_probs is not None]
         low, high = (
@@ -264,7 +287,7 @@ class PrefixCache:
 
 
 def _fluent(group: PrefixGroup) -> PrefixGroup | None:
-    """The group, if its prefix measures fluency."""
+    """Return the group if its prefix measures fluency, else None."""
     return group if group.next_log_probs is not None else None
 
 
@@ -279,9 +302,9 @@ def _grouped(contexts: Contexts, shared: bool) -> list[PrefixGroup]:
 
 
 def _rounds(total: int, halving: float, least: int, step: int) -> list[range]:
-    """The rounds of successive halving, as slices of the contexts.
+    """Rounds of successive halving, as ranges of context indices.
 
-    step: contexts that belong together (the branches of one); they are never parted.
+    `step` contexts (the branches of one context) belong together and are never separated.
     """
     first = min(total, -(-max(least, round(total * halving)) // step) * step)
     ends = [0, first if 0 < halving < 1 else total]
@@ -291,7 +314,7 @@ def _rounds(total: int, halving: float, least: int, step: int) -> list[range]:
 
 
 def _fit(first: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
-    """Whether two contexts (`_place`) are in one batch: in the same round, and no more padding than is cheap."""
+    """Whether two contexts (see `_place`) may share a batch: same round, and little padding."""
     (number, suffix, prefix), (other_number, other_suffix, other_prefix) = first, other
     lengths = ((prefix, other_prefix, FEW[0]), (suffix, other_suffix, FEW[1]))
     return number == other_number and all(

@@ -1,24 +1,25 @@
-"""Scores of many prompts on many contexts: every optimization here is exact (it changes no score beyond rounding).
+"""Score many prompts on many contexts; every optimization is exact (it changes no score beyond rounding).
 
-For prompts of n tokens, contexts with q tokens left of the slot and t right of it, an objective that needs L
-of the blocks:
+For prompts of n tokens, contexts with q tokens left of the slot and t tokens right of it, and an objective
+that needs the first L blocks:
 
-1. Contexts with the same ids left of the slot form a *group*; the prefix is run once a group
+1. Contexts with the same ids left of the slot form a *group*; the prefix runs once per group
    (`prefix_cache.py`).
-2. A parent prompt is run after the prefix. A child that differs from it from position p on reuses the
-   parent's keys and values left of p: only n - p tokens are run. No published code does this.
-3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context
-   are run. Contexts with prefixes of their own (prompt after the question) have prompt and suffix run in one
-   pass, many contexts in one run of the blocks.
-4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them. Of
-   block L itself, where no residual of the prompt is wanted, only the decision token is run to its end; of
-   the others its keys and values suffice. Answers of several tokens are run after the suffix, an answer a row
-   where both go on after they part (`answer_tokens`).
-5. Fluency continues from the residual at L, and only for children that can still win (`cross_entropy.py`).
+2. A parent prompt runs after the prefix. A child that differs from it from position p on reuses the parent's
+   keys and values left of p, so only n - p tokens run. No published code does this.
+3. In a group of several contexts (system slot) the prompt's cache is forked to them, so only t tokens run per
+   context. Contexts with their own prefixes (prompt after the question) run prompt and suffix in one pass,
+   many contexts at a time.
+4. No block above L runs for the objective, and logits are computed only if the objective needs them. If no
+   residual of the prompt is needed, block L runs completely only at the decision token (the last one before
+   the answer); at other positions it computes keys and values. Answers of several tokens run after the
+   suffix, one row per answer if both continue after they differ (`answer_tokens`).
+5. The cross-entropy continues from the residual at L, only for children that can still be selected
+   (`cross_entropy.py`).
 6. Gradients are taken at the embeddings' output, at the model's own scale (no one-hot matrix).
 
-Cost model: see docs/performance.md. Objective scores are means over the same contexts for every prompt,
-always: no score is luckier than another.
+The cost model is in docs/performance.md. Scores are always means over the same contexts for every prompt, so
+they are comparable.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, Pr
 
 
 class SurvivalTest(Protocol):
-    """Which children a search can use (`CanSurvive`)."""
+    """Interface of a test for which children a search can use (see `CanSurvive`)."""
 
     def __call__(
         self,
@@ -52,19 +53,33 @@ class SurvivalTest(Protocol):
         objective: Float[Tensor, " candidate"],
         bound: Float[Tensor, " candidate"],
     ) -> Float[Tensor, " candidate"]:
-        """How far each child is from being of use, given a lower bound of its fluency; below 0 it cannot be."""
+        """Return a margin per child, below 0 if the child cannot be used.
+
+        Args:
+            parents: The parents with their scores.
+            objective: Objective of each child.
+            bound: Lower bound of each child's cross-entropy, nats per token.
+        """
         ...
 
     def order(
         self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]
     ) -> Int[Tensor, " candidate"]:
-        """The candidates, from the one to keep first."""
+        """Return the candidates' indices, the one to keep first in front."""
         ...
 
 
 @dataclass(frozen=True)
 class ObjectiveSums:
-    """Of the rounds: sums over contexts, what fluency goes on from, the survivors, and the fluency that the rounds needed (both on the CPU)."""
+    """Sums of the objective over the rounds of contexts, and what the cross-entropy continues from.
+
+    Attributes:
+        parents: Sum over contexts for each parent.
+        children: Sum over contexts for each child.
+        tails: The children's residuals at the read-out depth.
+        alive: Mask of the children that survived all rounds, on the CPU.
+        cross_entropy: Cross-entropies that the rounds already computed, on the CPU; +inf for others.
+    """
 
     parents: Float[Tensor, " parent"]
     children: Float[Tensor, " candidate"]
@@ -74,10 +89,16 @@ class ObjectiveSums:
 
 
 class Scorer:
-    """Scores prompts for one objective on fixed contexts.
+    """Score prompts for one objective on fixed contexts.
 
-    batch_tokens: tokens that are run at a time (`plan` finds how many fit). fluency_groups: groups of
-    contexts (with different text left of the slot) that fluency is averaged over.
+    Args:
+        runner: The model's runner.
+        objective: The objective.
+        contexts: The contexts; scores are means over them.
+        optimizations: Which optimizations are used; all exact ones when None.
+        batch_tokens: Tokens per batch (`plan` finds how many fit).
+        cross_entropy_groups: Number of groups of contexts (with different text left of the slot) over which
+            the cross-entropy is averaged.
     """
 
     def __init__(
@@ -90,7 +111,8 @@ class Scorer:
         cross_entropy_groups: int = 4,
     ) -> None:
         self.runner, self.objective = runner, objective
-        #: Branches count as contexts here (`answer_tokens`): the mean over them is the mean over contexts.
+        #: Branches of a context (`answer_tokens`) count as contexts: the mean over them is the mean over
+        #: contexts.
         self.contexts = contexts.branched if objective.needs_final else contexts
         self.optimizations = optimizations or Optimizations()
         self.chunk = BatchSize(batch_tokens, max(SMALLEST, batch_tokens // 4))
@@ -103,10 +125,15 @@ class Scorer:
         self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
-        """Measures what a step of `population` parents of `length` tokens needs and takes on the batch that fits into the free memory.
+        """Measure the memory of a step, and set the batch size that fits into the free memory.
 
-        None, and nothing changed, on a device whose memory cannot be read. children: of a step; their
-        residuals are kept.
+        Args:
+            length: Tokens of a prompt.
+            population: Parents per step.
+            children: Children per step, whose residuals are kept in memory.
+
+        Returns:
+            The plan; None, with the batch size unchanged, if the device's memory cannot be read.
         """
         plan = measure_batch_size(self, length, population, children)
         if plan is not None:
@@ -114,7 +141,10 @@ class Scorer:
         return plan
 
     def score(self, ids: Ids) -> ScoredPrompts:
-        """Objective (mean over all contexts) and cross-entropy of any prompts, in full: those of one length at a time."""
+        """Compute objective (mean over all contexts) and cross-entropy of prompts of any lengths.
+
+        Prompts of equal length are scored together.
+        """
         if not (ids == FILLER).any():
             return self._score(ids)
         objective, cross_entropy = torch.zeros(2, len(ids), device=self.runner.device)
@@ -126,10 +156,10 @@ class Scorer:
     @halve_on_out_of_memory
     @torch.no_grad()
     def objectives(self, ids: Ids) -> Float[Tensor, " candidate"]:
-        """Objective (mean over all contexts) of prompts of any lengths.
+        """Compute the objective (mean over all contexts) of prompts of any lengths, without cross-entropy.
 
-        Where contexts share what is left of the slot, each prompt runs with its suffix as one row, padded on
-        the right, so that all lengths are one batch.
+        If contexts share the text left of the slot, each prompt runs with its suffix as one row, padded on
+        the right, so that prompts of all lengths share batches.
         """
         if not self.optimizations.prefix_kv or any(group.joined for group in self.groups):
             return self.score(ids).objective
@@ -172,7 +202,7 @@ class Scorer:
     @halve_on_out_of_memory
     @torch.no_grad()
     def prepare(self, parents: Ids) -> PreparedParents:
-        """Fluency of parents, and what their children will need: log-probabilities and caches."""
+        """Compute the parents' cross-entropy, and the log-probabilities and caches for their children."""
         return self.cross_entropy.prepare(parents)
 
     @halve_on_out_of_memory
@@ -183,11 +213,16 @@ class Scorer:
         first: int = 0,
         weights: Float[Tensor, " candidate"] | None = None,
     ) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Gradient of the mean objective with respect to the prompt's embeddings (model's own scale).
+        """Return the gradient of the mean objective with respect to the prompts' embeddings.
 
-        Over n contexts counted from `first` round the list (all when None). weights: of each parent; the
-        gradient of weight x cross-entropy (tokens as targets held fixed) is then taken off, in the same
-        passes where a context serves both.
+        The embeddings are at the model's own scale.
+
+        Args:
+            parents: The prompts.
+            n_contexts: Number of contexts to average over; None for all.
+            first: Index of the first context; counting wraps around at the end.
+            weights: Fluency weight of each parent; weight x gradient of the cross-entropy (tokens as targets
+                held fixed) is then subtracted, in the same passes if a context serves both.
         """
         each = self.contexts[0].n_branches
         total = -(-len(self.contexts) // each)
@@ -228,7 +263,11 @@ class Scorer:
         n_active: int,
         weights: Float[Tensor, " candidate"] | None,
     ) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Of one batch of contexts; `fluent`: those of them whose cross-entropy is taken with it (the first ones)."""
+        """Gradient on one batch of contexts.
+
+        `fluent` are those of its contexts (the first ones) whose cross-entropy is differentiated in the same
+        pass.
+        """
         embedded = self.prefixes.leaf(part, parents)
         kv = self.prefixes.fork(part.low, len(parents))
         scores, resid, _ = self.passes.forward(
@@ -252,7 +291,10 @@ class Scorer:
 
     @halve_on_out_of_memory
     def cross_entropy_gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Gradient of the fluency (mean cross-entropy) with respect to the prompt's embeddings, tokens as targets held fixed."""
+        """Return the gradient of the mean cross-entropy with respect to the prompts' embeddings.
+
+        The tokens' role as targets is held fixed.
+        """
         return self.cross_entropy.gradients(parents)
 
     @halve_on_out_of_memory
@@ -260,11 +302,20 @@ class Scorer:
     def score_children(
         self, prepared: PreparedParents, children: ChildProposals, advantage: SurvivalTest | None = None
     ) -> tuple[ScoredPrompts, ScoredPrompts]:
-        """(parents, children) on the same contexts in the same pass, on the CPU.
+        """Score parents and children on the same contexts in the same pass.
 
-        A child without any advantage gets no fluency (+inf). With halving, half of the children are dropped
-        after each round of contexts (objective -inf), in the advantage's order; for that the fluency of those
-        with a chance is taken after the first.
+        With successive halving, half of the children are dropped after each round of contexts, in the order
+        of `advantage`; for this the cross-entropy of children that can be selected is computed after the
+        first round.
+
+        Args:
+            prepared: The parents.
+            children: The children.
+            advantage: Test for children that can be selected; None if all can.
+
+        Returns:
+            The parents and the children with their scores, on the CPU. The cross-entropy is +inf for children
+            that cannot be selected, and the objective is -inf for children that halving dropped.
         """
         given, children = children.to("cpu"), children.to(self.runner.device)
         sums = self._objective_sums(prepared, children, given, advantage)
@@ -300,7 +351,7 @@ class Scorer:
         objective: Tensor,
         advantage: SurvivalTest | None,
     ) -> Bool[Tensor, " candidate"]:
-        """On the CPU."""
+        """Mask, on the CPU, of the children that can be selected by `advantage`."""
         if advantage is None or not self.optimizations.deferred_cross_entropy:
             return torch.ones(len(children), dtype=torch.bool)
         return (advantage(parents, objective, self.cross_entropy.bound(prepared, children)) >= 0).cpu()
@@ -314,7 +365,7 @@ class Scorer:
         given: ChildProposals,
         advantage: SurvivalTest | None,
     ) -> ObjectiveSums:
-        """Round by round. given: the children on the CPU."""
+        """Sum the objective over the contexts, round by round; `given` are the children on the CPU."""
         device, n = self.runner.device, len(children)
         parent_sum, child_sum, cross_entropy = (
             torch.zeros(len(prepared.ids), device=device),
@@ -358,9 +409,9 @@ class Scorer:
         active: set[int],
         want_tails: bool,
     ) -> tuple[Float[Tensor, " parent"], Float[Tensor, " candidate"], list[ResidualTail]]:
-        """Parents and the chosen children on some contexts, group by group, children of one changed position together.
+        """Score parents and some children on some contexts, group by group.
 
-        positions, rows: on the CPU.
+        Children that change at one position run together. `positions` and `rows` are on the CPU.
         """
         parent_sum = torch.zeros(len(parents), device=self.runner.device)
         child_sum = torch.zeros(len(children), device=self.runner.device)

@@ -1,4 +1,4 @@
-"""What a search over sentences needs: their form, a writer that samples them, and a model of what their words do."""
+"""Parts of a search over sentences: their form, a writer that samples them, and a model of word effects."""
 
 from workbench.search.sentence_writing.sentence_form import SentenceForm, load_form
 from workbench.search.sentence_writing.sentence_writer import ScreenedSentences, SentenceDraft, SentenceWriter

@@ -1,7 +1,7 @@
-"""Restarts of a search that no longer gains: its strongest word is left out for some steps, then comes back.
+"""Restart a search that no longer gains: exclude its strongest word for some steps.
 
 A word that works alone ("prudent") is soon in every elite, and the search then only polishes one sentence.
-Without it other words are found; when it returns they meet.
+While the word is excluded, other words are found; when it returns, they are combined.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-#: Steps without a gain before a word is left out, and steps that it stays out.
+#: Steps without a gain before a word is excluded, and steps for which it is excluded.
 _PATIENCE = 2
 _OUT = 3
-#: A gain is at least so much of the scores' standard deviation.
+#: Least gain, as a fraction of the scores' standard deviation.
 _GAIN = 0.1
 
 
 def update_restart(
     memory: dict[str, Tensor], step: int, best: float, bag: Sequence[int], effects: Float[Tensor, " word"]
 ) -> None:
-    """Notes a gain, leaves a word out, or takes it back in.
+    """Record a gain, exclude a word, or allow an excluded word again.
 
-    memory: the search's own (a checkpoint holds it); "gain" is kept there, the best score and the step of the
-    last gain, and "left_out", words by place. best: the best score that keeps the limits; bag: the words of
-    its prompt; effects: what each word is expected to do.
+    Args:
+        memory: The search's memory, which checkpoints save. It has "gain" (the best score and the step of the
+            last gain) and "left_out" (indices of the excluded words).
+        step: Number of the step.
+        best: The best score of a prompt that keeps the limits.
+        bag: Indices of that prompt's words.
+        effects: Expected effect of each candidate word.
     """
     score, since = memory["gain"].tolist() if "gain" in memory else (-float("inf"), step)
     if best > score + _GAIN * float(memory["scores"].std()):
@@ -42,11 +46,11 @@ def update_restart(
 
 
 def left_out(memory: dict[str, Tensor]) -> Tensor:
-    """Words that are left out now, by place."""
+    """Return the indices of the words that are excluded now."""
     return memory.get("left_out", torch.zeros(0, dtype=torch.long))
 
 
 def without_left_out(memory: dict[str, Tensor], bags: Sequence[Sequence[int]]) -> Bool[Tensor, " prompt"]:
-    """The prompts that hold no word that is left out now."""
+    """Mark the prompts without any excluded word (True), given the indices of each prompt's words."""
     words = set(left_out(memory).tolist())
     return torch.tensor([words.isdisjoint(bag) for bag in bags], dtype=torch.bool)

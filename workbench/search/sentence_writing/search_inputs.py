@@ -1,4 +1,4 @@
-"""What a search over sentences takes from its contexts and its objective: the questions of a step, and where to push."""
+"""Inputs of a search over sentences: the questions of a step, and the direction of the objective."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from workbench.personas.persona import counterbalanced
 
 
 def both_sides(contexts: Contexts, n: int) -> Contexts:
-    """`n` contexts, those of each matching answer in turn, so that no answer is preferred."""
+    """Select `n` contexts, taking turns between the matching answers, so that no answer is preferred.
+
+    The matching answer is the one that fits the persona's behaviour, such as "(A)" or "(B)".
+    """
     whole = counterbalanced([context.item for context in contexts])
     sides: dict[tuple[int, ...], list[Any]] = {}
     for context in contexts:
@@ -27,7 +30,11 @@ def both_sides(contexts: Contexts, n: int) -> Contexts:
 
 
 def direction_of(objective: Objective) -> tuple[Site, Float[Tensor, " d_model"]] | None:
-    """Where and whither the objective's first term along a direction or latents would push the residual stream."""
+    """Return the site and direction along which the objective would push the residual stream.
+
+    It is taken from the first term that is a projection or a latent activation, times the term's weight; None
+    if there is no such term.
+    """
     for weight, term in terms_of(objective):
         if isinstance(term, ProjectionObjective):
             return replace(term.site, position="decision"), weight * term.vector.float()

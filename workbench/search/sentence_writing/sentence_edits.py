@@ -1,7 +1,7 @@
-"""Edits of sentences by whole words: replace, link ("and w"), delete (mutations of FLRT, arXiv 2407.17447).
+"""Edit sentences by whole words: replace, link ("and w"), delete (mutations of FLRT, arXiv 2407.17447).
 
-Inserted words and crossovers broke the grammar more often than they helped ("a realist who is disagree
-candid"), and are left out.
+Inserted words and crossovers are not used, since they broke the grammar more often than they helped ("a
+realist who is disagree candid").
 """
 
 from __future__ import annotations
@@ -18,25 +18,31 @@ from workbench.search.sentence_writing.word_bank import WordBank
 
 #: The kinds of edits in turn.
 _KINDS = ("replace", "link", "replace", "delete")
-#: The model's log p weighs so much where a word is linked to one: it was not asked there but at the place
-#: before.
+#: Weight of the model's log p for a linked word, below 1 because it was computed at the position before the
+#: link.
 _LINK_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
 class SentenceEdits:
-    """Edits with the words of a bank. values: draws the worth of every candidate word, in nats, anew for each edit."""
+    """Edit sentences with the words of a bank.
+
+    Attributes:
+        bank: The candidate words.
+        values: Function that draws a value in nats for every candidate word, anew for each edit.
+        generator: The search's random generator.
+    """
 
     bank: WordBank
     values: Callable[[], Float[Tensor, " word"]]
     generator: torch.Generator
 
     def pick(self, n: int) -> int:
-        """A number from 0 to n - 1."""
+        """Draw a number from 0 to n - 1 uniformly."""
         return int(torch.randint(n, (1,), generator=self.generator))
 
     def spans(self, prompt: Prompt) -> list[Prompt]:
-        """Tokens by word; punctuation is a span of its own."""
+        """Group a prompt's tokens by word; punctuation marks are spans of their own."""
         writer, spans = self.bank.writer, []  # type: ignore[var-annotated]
         for token in prompt:
             letters = writer.letters[token]
@@ -46,12 +52,12 @@ class SentenceEdits:
         return [tuple(span) for span in spans]
 
     def beginning(self, prompt: Prompt) -> Prompt:
-        """A prompt up to some word, at least two."""
+        """Return the prompt up to a random word, with at least two words."""
         spans = self.spans(prompt)
         return _flat(spans[: min(len(spans) - 1, 2 + self.pick(max(1, len(spans) - 2)))])
 
     def edited(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
-        """`n` edits of elites, the first ones more often."""
+        """Return up to `n` edits of elites; elites that come first are edited more often."""
         if not elites:
             return []
         tables = self.bank.writer.log_probs(elites, self.bank.words.tokens)
@@ -62,7 +68,10 @@ class SentenceEdits:
         return [prompt for prompt in made if prompt]
 
     def swapped(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
-        """One word of one elite in turn replaced by the n words of its kind that the model and what is known of them prefer there."""
+        """Replace one word of one elite by each of the `n` best words of its kind.
+
+        Words are ranked by their drawn value plus how well the model expects them at that place.
+        """
         if not elites or not n:
             return []
         prompt = elites[min(self.pick(len(elites)), self.pick(len(elites)))]
@@ -82,7 +91,10 @@ class SentenceEdits:
         ]
 
     def _content(self, spans: Sequence[Prompt]) -> list[int]:
-        """Places of words after the first. Small words hold a sentence together: they are neither replaced nor left out."""
+        """Indices of the words that may be edited: not the first, and no small words.
+
+        Small words hold a sentence together, so they are neither replaced nor deleted.
+        """
         writer = self.bank.writer
         return [
             i
@@ -118,7 +130,7 @@ class SentenceEdits:
         return (int(self.bank.words.tokens[int(worth.argmax())]),)
 
     def _alike(self, span: Prompt) -> Tensor:
-        """The words that share a kind with the present one; all where that is no candidate."""
+        """Mask of the words that share a kind with the present one; all words if it is not a candidate."""
         place = int(self.bank.words.row[span[0]]) if len(span) == 1 else -1
         return (
             self.bank.kinds.alike(place)

@@ -1,4 +1,4 @@
-"""The form of a sentence: how it may begin, which characters it may hold, how it must end. All of it is data (sentence_frames.yaml)."""
+"""The form of a sentence: its openings, allowed characters and endings, from sentence_frames.yaml."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from workbench.runs import parse_yaml
 ENDINGS = ".!?\u3002\uff01\uff1f\u0964\u061f"
 _INNER = " ,;'\u2019-\u3001\uff0c\u060c" + ENDINGS
 _WORD = re.compile(r"[^\s" + re.escape(_INNER.replace("'", "").replace("\u2019", "").replace("-", "")) + "]+")
-#: Two words are one when this many first letters agree.
+#: Two words count as equal if this many first letters are equal.
 _STEM = 6
 
 
 @dataclass(frozen=True)
 class Template:
-    """A sentence with gaps.
+    """A sentence with gaps for words.
 
-    variants: its texts, alike but for a word that goes with the gap's ("a", "an"), with `{}` for each gap.
-    gaps: the kind of word of each ("" takes any).
+    Attributes:
+        variants: The sentence's texts with `{}` for each gap; they differ in a word that depends on the gap's
+            word ("a", "an").
+        gaps: Kind of word of each gap ("" for any).
     """
 
     variants: tuple[str, ...]
@@ -33,7 +35,14 @@ class Template:
 
     @classmethod
     def parse(cls, text: str, language: str) -> Template:
-        """A line of sentence_frames.yaml: "You are {a|an} {adjective} {noun}." has two variants and two gaps."""
+        """Parse a line of sentence_frames.yaml.
+
+        "You are {a|an} {adjective} {noun}." has two variants and two gaps.
+
+        Args:
+            text: The line.
+            language: Name of its language, which is put before the kinds.
+        """
         choices = [
             part[1:-1].split("|") if "|" in part else [part] for part in re.split(r"(\{[^{}]*\})", text)
         ]
@@ -53,10 +62,15 @@ class Template:
 class SentenceForm:
     """Which texts count as whole sentences, and how sentences may begin.
 
-    openings: how sentences may begin. slots: templates with gaps for words. kinds: left contexts of each kind
-    of word. joins: what links two words of a list. never_last: words that leave a sentence unfinished.
-    abbreviations: words whose full stop ends nothing. sentences: at most so many in one prompt. roles: per
-    language, what announces the behaviour of a good assistant and of an evil one.
+    Attributes:
+        openings: Beginnings of sentences.
+        slots: Templates with gaps for words.
+        kinds: Texts that stand left of each kind of word.
+        joins: Texts that link two words of a list, such as " and".
+        never_last: Words that leave a sentence unfinished if they are last.
+        abbreviations: Words whose full stop does not end a sentence.
+        sentences: Largest number of sentences in one prompt.
+        roles: Per language, texts that announce the behaviour of a good and of an evil assistant.
     """
 
     openings: tuple[str, ...]
@@ -69,10 +83,11 @@ class SentenceForm:
     roles: tuple[tuple[str, str], ...] = ()
 
     def accepts(self, text: str) -> bool:
-        """True for one to `sentences` whole sentences.
+        """Whether a text is one to `sentences` whole sentences.
 
-        A capital first (where the script has any), only letters and plain punctuation, at least two words, a
-        proper last word, no word (or its first six letters) twice.
+        A sentence has a capital first letter (if the script has capitals), only letters and plain
+        punctuation, at least two words, and a proper last word. No word (compared by its first six letters)
+        occurs twice.
         """
         parts = split_sentences(text)
         if not 1 <= len(parts) <= self.sentences or any(not _plain(ch) for ch in text) or "  " in text:
@@ -102,22 +117,26 @@ class SentenceForm:
 
 
 def left_of_gap(text: str) -> str:
-    """The text left of a template's first gap: "You are a" of "You are a {} {}."."""
+    """Return a template's text left of its first gap, such as "You are a" for "You are a {} {}."."""
     return text.partition("{}")[0].rstrip()
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a text, each with its ending; a rest without one is the last entry."""
+    """Split a text into sentences, each with its ending; a remainder without an ending is the last entry."""
     return [part for part in re.split(rf"(?<=[{re.escape(ENDINGS)}])\s+", text.strip()) if part]
 
 
 def words_of(text: str) -> list[str]:
-    """The words, without punctuation."""
+    """Return the words of a text, without punctuation."""
     return _WORD.findall(text)
 
 
 def repeats(text: str) -> bool:
-    """True where a word of four letters or more comes twice (by its first six letters), or any word twice running."""
+    """Whether a text repeats a word.
+
+    Words of four letters or more are compared by their first six letters; any word counts if it occurs twice
+    in a row.
+    """
     words = [word.casefold() for word in words_of(text)]
     long = [word[:_STEM] for word in words if len(word) >= 4]
     return len(long) != len(set(long)) or any(a == b for a, b in itertools.pairwise(words))
@@ -126,7 +145,16 @@ def repeats(text: str) -> bool:
 def load_form(
     languages: Sequence[str], openings: Sequence[str] | None = None, sentences: int = 3
 ) -> SentenceForm:
-    """The form of some languages of sentence_frames.yaml. openings: one's own in place of the file's (slots are then left out)."""
+    """Load the sentence form of some languages from sentence_frames.yaml.
+
+    Args:
+        languages: Names of languages in the file.
+        openings: Your own openings instead of the file's (templates are then left out).
+        sentences: Largest number of sentences in one prompt.
+
+    Raises:
+        UserError: A language is unknown, or there is no opening or an empty one.
+    """
     table = parse_yaml(
         files("workbench.search.sentence_writing")
         .joinpath("sentence_frames.yaml")
@@ -177,7 +205,7 @@ def _plain(ch: str) -> bool:
 
 
 def _odd(word: str) -> bool:
-    """Capitals in the middle of a word; a word all of capitals longer than an abbreviation; stray hyphens."""
+    """Whether a word has capitals inside or stray hyphens, or is a long word in capitals."""
     core = word.strip("'\u2019-")
     return (
         core != word or not core or (core[1:] != core[1:].lower() and not (core.isupper() and len(core) <= 3))

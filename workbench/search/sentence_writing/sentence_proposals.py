@@ -1,4 +1,4 @@
-"""What a step of the search over sentences proposes: newly written sentences, edits, filled templates, pairs."""
+"""Propose a step's candidates in a search over sentences: written, edited, filled and joined sentences."""
 
 from __future__ import annotations
 
@@ -22,20 +22,28 @@ from workbench.search.sentence_writing.slot_text import Prompt
 if TYPE_CHECKING:
     from workbench.search.sentence_writing.sentence_tools import SentenceTools
 
-#: The best prompts among which pairs are joined.
+#: Number of best prompts from which pairs are joined.
 _PARENTS = 24
 
 
 @dataclass(frozen=True)
 class SentenceProposals:
-    """Candidates of a step, biased by what `tools.learned` knows of the words and pushed towards the best sentences."""
+    """Propose the candidates of a step.
+
+    They are biased by the learned word effects and steered towards the best sentences so far.
+    """
 
     tools: SentenceTools
 
     def pushes(self, opening: Prompt, n: int) -> list[Tensor]:
-        """`n` pushes along the objective's own direction, in strengths 1 to 3 (tenths of the residual's usual norm).
+        """Return `n` steering vectors along the objective's own direction.
 
-        None where the objective has no direction.
+        Their strengths are 1 to 3 tenths of the residual's usual norm. The list is empty if the objective has
+        no direction.
+
+        Args:
+            opening: Tokens at whose last position the residual's norm is measured.
+            n: Number of vectors.
         """
         found = direction_of(self.tools.bench.scorer.objective)
         if found is None:
@@ -46,7 +54,7 @@ class SentenceProposals:
         return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
 
     def candidates(self, elites: list[Prompt], step: int) -> list[Prompt]:
-        """Newly written sentences (every `write_every` steps), edits, filled templates, and pairs."""
+        """Propose written sentences (every `write_every` steps), edits, filled templates, and pairs."""
         effects, weights = self.tools.learned.word_effects(), self.tools.method.bias
         drawn = partial(self._drawn, *effects)
         if self._restarted(step, effects[0]):
@@ -78,7 +86,11 @@ class SentenceProposals:
         return written + edited + filled + (self._joined() if self.tools.method.joins else [])
 
     def _restarted(self, step: int, effects: Float[Tensor, " word"]) -> bool:
-        """Whether words are left out now: the strongest of the best prompt, where there was no gain for some steps (`restarts.py`)."""
+        """Exclude the strongest word of the best prompt if there was no gain for some steps (`restarts.py`).
+
+        Returns:
+            Whether a word is excluded now.
+        """
         scores = self.tools.bench.memory["scores"].masked_fill(~self.tools.learned.good(), -torch.inf)
         best = int(scores.argmax())
         update_restart(
@@ -91,7 +103,7 @@ class SentenceProposals:
         return len(left_out(self.tools.bench.memory)) > 0
 
     def _drawn(self, mean: Tensor, spread: Tensor, weight: float) -> Float[Tensor, " word"]:
-        """`weight` times a draw of every word's effect, in standard deviations; -inf for words that are left out."""
+        """Draw every word's effect, in standard deviations, times `weight`; -inf for excluded words."""
         drawn = weight * (
             mean
             + self.tools.method.explore
@@ -104,10 +116,11 @@ class SentenceProposals:
     def _draft(
         self, drawn: Tensor, elites: list[Prompt], strongest: list[Prompt], edits: SentenceEdits, number: int
     ) -> SentenceDraft:
-        """A sentence to write.
+        """Make the draft of a sentence to write.
 
-        After a general opening, an elite up to a word, or a whole strong sentence (the model goes on with a
-        second one); biased, and pushed towards what good sentences share.
+        It begins with a general opening, with an elite up to some word, or with a whole strong sentence (to
+        which the model adds a second one). The draft is biased by `drawn` and steered towards what good
+        sentences have in common.
         """
         short = [prompt for prompt in strongest if len(prompt) <= self.tools.method.length // 2]
         if short and number % 2:
@@ -124,7 +137,7 @@ class SentenceProposals:
         )
 
     def _towards_the_best(self, number: int) -> Tensor | None:
-        """Zero, one or two times the way from the mean residual to that of the best eighth."""
+        """Return 0, 1 or 2 times the difference between the mean residuals of the best eighth and of all."""
         times = number % 3
         if not self.tools.method.steering or not times:
             return None
@@ -133,7 +146,10 @@ class SentenceProposals:
         return times * (residuals[best].mean(0) - residuals.mean(0))
 
     def shortened(self, elites: Sequence[Prompt]) -> list[Prompt]:
-        """Elites of several sentences without one of them: a sentence that only lowers the mean cross-entropy is padding."""
+        """Return elites of several sentences without one of them, if they keep the limits.
+
+        A sentence that only lowers the mean cross-entropy is padding.
+        """
         parts = [split_sentences(self.tools.slot.text(elite)) for elite in elites]
         texts = [
             " ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))
@@ -142,7 +158,7 @@ class SentenceProposals:
         return [prompt for prompt, fits in zip(prompts, self._fit(prompts), strict=True) if fits]
 
     def _fit(self, prompts: Sequence[Prompt]) -> list[bool]:
-        """Which prompts keep the limits."""
+        """Whether each prompt keeps the limits."""
         return (
             self.tools.learned.keeps(
                 self.tools.writer.screen(self.tools.writer.read(prompts)).measures
@@ -152,7 +168,7 @@ class SentenceProposals:
         )
 
     def _joined(self) -> list[Prompt]:
-        """Two good prompts one after the other: the pairs of the greatest sums that fit into the length."""
+        """Join two good prompts: the pairs with the largest sum of scores that fit into the length."""
         scores, prompts = self.tools.bench.memory["scores"], self.tools.learned.prompts()
         usable = without_left_out(
             self.tools.bench.memory, [self.tools.words.words.of(prompt) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""The sentences that a search has scored, and what is learned from them."""
+"""Store the sentences that a search scored, and fit the models that are learned from them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from workbench.search.sentence_writing.word_effect_model import CandidateWords, 
 from workbench.search.toolkit import SearchToolkit
 from workbench.statistics import spearman
 
-#: Rank correlation of the objective with the log-odds, over scored sentences, below which the objective is
-#: not to be trusted.
+#: Rank correlation of the objective with the log-odds, over scored sentences, below which a warning is given.
 _AGREES = 0.3
-#: The fraction of its words that a candidate may have in common with one already chosen in the same step.
+#: Largest fraction of a candidate's words that another candidate chosen in the same step may have.
 ALIKE = 0.75
 
 
 @dataclass(frozen=True)
 class SentenceScores:
-    """Scored sentences with their limits, and the models of words and half-depth residuals that are fitted to them.
+    """Scored sentences, and the models of words and half-depth residuals that are fitted to them.
 
-    Everything is kept in `bench.memory`, which a checkpoint holds. scorer: on the step's contexts. bank: the
-    candidate words.
+    All data are in `bench.memory`, which checkpoints save.
+
+    Attributes:
+        bench: The search's toolkit.
+        method: The search's settings.
+        scorer: Scorer on the contexts of a step.
+        bank: The candidate words.
     """
 
     bench: SearchToolkit
@@ -42,7 +46,7 @@ class SentenceScores:
     bank: WordBank
 
     def remember(self, scored: ScoredPrompts, screened: ScreenedSentences) -> None:
-        """Adds scored prompts (any device) with what screening measured of them."""
+        """Store scored prompts (on any device) with their screening measures."""
         memory = self.bench.memory
         everything = ScoredPrompts(scored.ids.cpu(), scored.objective.cpu(), screened.cross_entropy)
         residuals, measures = screened.residuals, screened.measures
@@ -54,16 +58,20 @@ class SentenceScores:
         memory.update(ids=everything.ids, scores=everything.objective, residuals=residuals, measures=measures)
 
     def prompts(self) -> list[Prompt]:
-        """Every prompt scored so far."""
+        """Return every prompt scored so far."""
         return as_prompts(self.bench.memory["ids"]) if "ids" in self.bench.memory else []
 
     def good_prompts(self) -> set[Prompt]:
-        """Scored prompts that keep the limits."""
+        """Return the scored prompts that keep the limits."""
         prompts = self.prompts()
         return {prompts[i] for i in self.good().nonzero()[:, 0].tolist()}
 
     def unlike_first(self, prompts: Sequence[Prompt]) -> list[int]:
-        """The places of prompts, those first that have at most three quarters of their words in common with each before them."""
+        """Return the prompts' indices, those that differ from each other first.
+
+        A prompt differs if it shares at most three quarters of its words with each prompt before it that
+        differs.
+        """
         bags, unlike = [set(self.bank.words.of(prompt)) for prompt in prompts], []  # type: ignore[var-annotated]
         for i, words in enumerate(bags):
             if all(len(words & bags[j]) <= ALIKE * len(words) for j in unlike):
@@ -71,7 +79,16 @@ class SentenceScores:
         return unlike + [i for i in range(len(prompts)) if i not in set(unlike)]
 
     def disagreement(self, n: int = 24) -> list[str]:
-        """One line where the objective and the answers' log-odds disagree over n scored sentences, from the best to the worst."""
+        """Warn if the objective does not follow the answers' log-odds.
+
+        Both are compared over `n` scored sentences from the best to the worst, by rank correlation.
+
+        Args:
+            n: Number of sentences.
+
+        Returns:
+            One warning, or an empty list.
+        """
         memory, scorer, device = self.bench.memory, self.scorer, self.bench.scorer.runner.device
         order = memory["scores"].argsort(descending=True, stable=True)
         rows = order[torch.linspace(0, len(order) - 1, min(n, len(order))).round().long()]
@@ -95,13 +112,18 @@ class SentenceScores:
         ]
 
     def differentiate(self, prompts: Sequence[Prompt]) -> None:
-        """The objective's gradient at the embeddings, mean over prompts and positions."""
+        """Store the objective's gradient at the embeddings, averaged over prompts and positions."""
         device = self.bench.scorer.runner.device
         slopes = [self.scorer.gradients(as_ids([prompt], device)).mean((0, 1)) for prompt in prompts]
         self.bench.memory["slope"] = torch.stack(slopes).mean(0).cpu()
 
     def fit(self, probe: bool | None = None) -> WordEffectModel:
-        """What predicts scores: words and probe, or (probe=False) words alone, whose effects bias the writing."""
+        """Fit the model that predicts scores from words and half-depth residuals.
+
+        Args:
+            probe: Whether residuals are used; None for the method's setting. With False the model has words
+                alone, whose effects bias the writing.
+        """
         memory, words = self.bench.memory, self.with_slope()
         bags = [words.of(ids) for ids in self.prompts()]
         return fit_effects(
@@ -111,11 +133,16 @@ class SentenceScores:
     def predicted(
         self, prompts: Sequence[Prompt], means: Float[Tensor, "prompt d_model"]
     ) -> tuple[Tensor, Tensor]:
-        """Expected scores of prompts and their standard deviations."""
+        """Return the expected scores of prompts and their standard deviations.
+
+        Args:
+            prompts: The prompts.
+            means: Mean residual of each prompt at half depth.
+        """
         return self.fit().predict([self.bank.words.of(ids) for ids in prompts], means)
 
     def with_slope(self) -> CandidateWords:
-        """The candidate words with the gradient's prediction of each, standardised."""
+        """Return the candidate words with the gradient's prediction for each, standardised."""
         words = self.bank.words
         if "slope" not in self.bench.memory:
             return words
@@ -126,9 +153,10 @@ class SentenceScores:
         return replace(words, slope=(raw - raw.mean()) / raw.std().clamp(min=1e-9))
 
     def word_effects(self) -> tuple[Float[Tensor, " word"], Float[Tensor, " word"]]:
-        """What each candidate word is expected to do and how sure that is, in standard deviations of the scores.
+        """Return the expected effect of each candidate word and its standard deviation.
 
-        The words' own model, and for the bank's words what half-depth residuals predict of them.
+        Both are in standard deviations of the scores. They come from the model of words, and for the bank's
+        words also from the prediction of their half-depth residuals.
         """
         mean, spread = self.fit(probe=False).word_effects()
         bank = self.bank
@@ -142,15 +170,21 @@ class SentenceScores:
         return mean, spread
 
     def elites(self) -> Ids:
-        """The best prompts that keep the limits, each with under half of its words in one before it."""
+        """Return the best prompts that keep the limits and differ from each other.
+
+        At most half of a prompt's words are in any better one.
+        """
         return as_ids(self._diverse(self.good(), self.method.population), self.bench.scorer.runner.device)
 
     def strongest(self) -> list[Prompt]:
-        """The best prompts whatever their cross-entropy: a strong word in too short a sentence can become fluent by what is added."""
+        """Return the best prompts that differ from each other, whatever their cross-entropy.
+
+        A strong word in too short a sentence can become fluent if words are added.
+        """
         return self._diverse(torch.ones_like(self.good()), self.method.population)
 
     def _diverse(self, among: Tensor, n: int) -> list[Prompt]:
-        """The n best of some scored prompts, each with at most half of its words in one before it."""
+        """Return the n best of some scored prompts, each with at most half of its words in any better one."""
         prompts = self.prompts()
         among = among & without_left_out(
             self.bench.memory, [self.bank.words.of(prompt) for prompt in prompts]
@@ -171,9 +205,9 @@ class SentenceScores:
         return kept
 
     def good(self) -> Bool[Tensor, " prompt"]:
-        """Scored prompts that keep the limits."""
+        """Return the mask of the scored prompts that keep the limits."""
         return self.keeps(self.bench.memory["measures"])
 
     def keeps(self, measures: Float[Tensor, "prompt measure"]) -> Bool[Tensor, " prompt"]:
-        """Which screened prompts keep all limits."""
+        """Return the mask of the screened prompts that keep all limits."""
         return (measures <= self.bench.memory["limits"]).all(1)

@@ -1,4 +1,4 @@
-"""The settings of a search over sentences, apart from the search, so that what it is made of can name them."""
+"""Settings of a search over sentences, in their own module so that the search's parts can import them."""
 
 from __future__ import annotations
 

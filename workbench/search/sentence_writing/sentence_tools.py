@@ -1,4 +1,4 @@
-"""One search over sentences: proposals, screening, scores, and what is learned from them."""
+"""Run the steps of a search over sentences: propose, screen, score, and learn from the scores."""
 
 from __future__ import annotations
 
@@ -29,17 +29,26 @@ from workbench.search.sentence_writing.word_bank import WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
 from workbench.search.toolkit import SearchToolkit
 
-#: Words of each kind in the bank whose neighbours are read next.
+#: Number of best words of each kind whose neighbours are added to the bank.
 _GROW_FROM = 4
 #: Least limit, nats, of the ending of a template with one word.
 _WORD_ENDING = 6.5
-#: In place of a limit.
+#: Value of a limit that is switched off.
 _NO_LIMIT = 1e6
 
 
 @dataclass
 class SentenceTools:
-    """One search's writer, form, few-context scorer and candidate words, made once; what was learned is in `bench.memory`."""
+    """Tools of one search over sentences, made once; learned data are in `bench.memory`.
+
+    Attributes:
+        bench: The search's toolkit.
+        method: The search's settings.
+        slot: Tokens and texts of prompts in the slot.
+        writer: Writes and screens sentences.
+        scorer: Scorer on the few contexts of a step.
+        words: The candidate words.
+    """
 
     bench: SearchToolkit
     method: SentenceSettings
@@ -50,17 +59,21 @@ class SentenceTools:
 
     @cached_property
     def learned(self) -> SentenceScores:
-        """What was scored, and what it taught."""
+        """The scored sentences and the models fitted to them."""
         return SentenceScores(self.bench, self.method, self.scorer, self.words)
 
     @cached_property
     def proposals(self) -> SentenceProposals:
-        """What a step tries."""
+        """The proposals of candidates for each step."""
         return SentenceProposals(self)
 
     @classmethod
     def of(cls, bench: SearchToolkit, method: SentenceSettings) -> SentenceTools:
-        """The search's tools, made when they are first needed."""
+        """Return the search's tools, which are made at the first call.
+
+        Raises:
+            UserError: No allowed token ends a sentence, or no lower-case word is allowed.
+        """
         if "sentences" not in bench.tools:
             scorer, runner = bench.scorer, bench.scorer.runner
             form = load_form(method.languages, method.openings, method.sentences)
@@ -82,7 +95,16 @@ class SentenceTools:
         return bench.tools["sentences"]
 
     def openings(self, sampled: int) -> list[Prompt]:
-        """The form's openings that survive their round trip, and some that the model begins with by itself (two tokens)."""
+        """Return the openings of sentences: the form's, and some that the model begins with.
+
+        The form's openings must survive encoding and decoding; the model's have up to two tokens.
+
+        Args:
+            sampled: Number of openings from the model.
+
+        Raises:
+            UserError: None of the form's openings survives.
+        """
         given = {text: self.slot.encode(text) for text in self.slot.form.openings}
         kept = [
             ids
@@ -108,7 +130,7 @@ class SentenceTools:
         return kept
 
     def write(self, drafts: Sequence[SentenceDraft], site: Site | None = None) -> list[Prompt]:
-        """Whole sentences only."""
+        """Write the drafts, and return those that became whole sentences."""
         return [
             ids
             for ids in self.writer.write(
@@ -118,13 +140,13 @@ class SentenceTools:
         ]
 
     def admitted(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """New prompts of the right form that survive in the slot."""
+        """Return the new prompts that have the right form and survive in the slot."""
         return self.slot.admitted(prompts, set(self.learned.prompts()))
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def first_scores(self, prompts: list[Prompt]) -> ScoredPrompts:
-        """The start's sentences, those of the rest that the probe prefers, the gradient, and templates with one word."""
+        """Score the first sentences, those that the probe prefers, and templates with one word."""
         method, kept = self.method, self.admitted(prompts)
         if not kept:
             raise UserError(
@@ -144,7 +166,7 @@ class SentenceTools:
         return scored.join(self._scored_words())
 
     def _scored_words(self) -> ScoredPrompts:
-        """Templates with one word, a few at a time; between them the bank grows."""
+        """Score templates with one word, a few at a time; the bank grows in between."""
         scored = self.score([], None)
         if self.method.slot_words:
             self.words.begin(self.method.slot_reads)
@@ -157,7 +179,11 @@ class SentenceTools:
         return scored
 
     def set_limits(self, screened: ScreenedSentences) -> None:
-        """The method's limits; where no sentence of the start keeps them, those that the quarter of the lowest cross-entropy keeps."""
+        """Set the limits from the method's settings.
+
+        If no sentence of the start keeps them, they are raised to what the quarter with the lowest
+        cross-entropy keeps.
+        """
         method = self.method
         evil = (
             _NO_LIMIT if method.max_evil is None or self.bench.scorer.objective.sign > 0 else method.max_evil
@@ -177,7 +203,7 @@ class SentenceTools:
         self.bench.memory["limits"] = limits
 
     def scored_step(self, elites: list[Prompt], step: int) -> ScoredPrompts:
-        """Candidates, screened at half depth by what is predicted of them, then by their cross-entropy; the best are scored."""
+        """Propose candidates, screen them by predicted score and by cross-entropy, and score the best."""
         method = self.method
         prompts = self.admitted(self.proposals.candidates(elites, step))
         if not prompts:
@@ -218,7 +244,7 @@ class SentenceTools:
     # ---- scores and what is learned from them -----------------------------------------------------------------------
 
     def score(self, prompts: Sequence[Prompt], screened: ScreenedSentences | None) -> ScoredPrompts:
-        """Exact scores on the step's contexts, remembered."""
+        """Score prompts exactly on the step's contexts, and store the scores."""
         device = self.bench.scorer.runner.device
         if not prompts or screened is None:
             none = torch.zeros(0, device=device)
@@ -231,7 +257,7 @@ class SentenceTools:
         return scored
 
     def _measure_roles(self, prompts: Sequence[Prompt], screened: ScreenedSentences) -> None:
-        """Fills in the last measure of prompts that keep the other limits."""
+        """Compute the last measure (evil against good assistant) for prompts that keep the other limits."""
         measures, roles = screened.measures, self.slot.form.roles
         rows = ((measures[:, 4] == UNMEASURED) & self.learned.keeps(measures)).nonzero()[:, 0].tolist()
         if rows and roles and float(self.bench.memory["limits"][4]) < _NO_LIMIT:
@@ -245,7 +271,11 @@ class SentenceTools:
     # ---- words ------------------------------------------------------------------------------------------------------
 
     def slots(self, n: int) -> list[Prompt]:
-        """Templates with one word: those that half-depth residuals predict to be best; without a probe, by the gradient and the model."""
+        """Return up to `n` new templates with one word that are predicted to be best.
+
+        They are predicted from half-depth residuals, or without a probe from the gradient and the model's
+        log-probability.
+        """
         bank = self.words
         if not len(bank.places):
             return []
@@ -258,8 +288,8 @@ class SentenceTools:
         picked = bank.unlike(bank.half_in_turn(value.argsort(descending=True, stable=True)), fresh, 2 * n)
         if not picked:
             return []
-        # A fragment of a word ("cardi") is one that the model does not expect to end there. A word may be
-        # learned from where it may not end.
+        # The model does not expect a fragment of a word ("cardi") to end there. The limit for the ending is
+        # at least _WORD_ENDING, because words may be learned from templates that could not be the result.
         measures, limits = (
             self.writer.screen(self.writer.read([bank.prompts[row] for row in picked])).measures,
             self.bench.memory["limits"],
@@ -268,7 +298,7 @@ class SentenceTools:
         return [bank.prompts[row] for row, ok in zip(picked, whole.tolist(), strict=True) if ok][:n]
 
     def grow(self) -> None:
-        """The bank grows by the neighbours of the words that are predicted to be its best, kind by kind."""
+        """Extend the bank by the neighbours of the words that are predicted to be its best, kind by kind."""
         bank = self.words
         if self.method.probe and self.method.near_reads and len(bank.places):
             mean, _ = self.learned.predicted(bank.prompts, bank.means)
@@ -282,7 +312,7 @@ def _most_natural(scored: ScoredPrompts, n: int) -> list[Prompt]:
 
 
 def _candidate_words(writer: SentenceWriter) -> CandidateWords:
-    """Lower-case words of one token that begin after a space."""
+    """Return the lower-case words of one token that begin after a space."""
     tokens = torch.nonzero(writer.lower)[:, 0].cpu()
     if not len(tokens):
         raise UserError(

@@ -1,8 +1,7 @@
-"""Sentences that the model writes in a slot, biased word by word and steered, and a prompt-only pass that screens sentences.
+"""Let the model write sentences in a slot, with word biases and steering, and screen sentences.
 
 All rows continue the same prefix, whose keys and values are computed once. A row first takes the tokens of
-its opening, then samples from the model's own top tokens until a sentence ends; rows that ended leave the
-batch.
+its opening and then samples from the model's top tokens until a sentence ends. Finished rows leave the batch.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from workbench.models import KeyValueCache, Runner, Site, pad_right
 from workbench.models.token_text import token_texts
 from workbench.search.sentence_writing.sentence_form import ENDINGS
 
-#: Rows read or screened at a time: the logits are the memory.
+#: Rows that run or are screened at a time; their logits take most of the memory.
 _ROWS = 32
-#: Endings of one beginning read at a time, to half depth and without logits.
+#: Endings of one beginning that run at a time, to half depth and without logits.
 _TAILS = 256
-#: A measure that was not taken; it keeps every limit (checkpoints hold finite numbers only).
+#: Value of a measure that was not computed; it keeps every limit (checkpoints have finite numbers only).
 UNMEASURED = -1e6
 
 
@@ -30,8 +29,11 @@ UNMEASURED = -1e6
 class SentenceDraft:
     """One sentence to write.
 
-    opening: its first tokens. bias: nats added to the tokens that begin a word [d_vocab], or None. push:
-    added to the residual stream at the writer's site [d_model], or None. temperature: of the model.
+    Attributes:
+        opening: Its first tokens.
+        bias: Nats added to the logits of tokens that begin a word, [d_vocab]; None for no bias.
+        push: Vector added to the residual stream at the writer's site, [d_model]; None for no steering.
+        temperature: Sampling temperature.
     """
 
     opening: tuple[int, ...]
@@ -42,7 +44,7 @@ class SentenceDraft:
 
 @dataclass(frozen=True)
 class ScreenedSentences:
-    """Prompts with the figures that screening needs.
+    """Prompts with their screening measures.
 
     Attributes:
         measures: Nats, five per prompt: its cross-entropy (mean over its tokens); the largest -log p of its
@@ -59,16 +61,16 @@ class ScreenedSentences:
 
     @property
     def cross_entropy(self) -> Float[Tensor, " prompt"]:
-        """Nats a token."""
+        """Cross-entropy of each prompt, nats per token."""
         return self.measures[:, 0]
 
     def pick(self, rows: Int[Tensor, " row"]) -> ScreenedSentences:
-        """Some of the sentences."""
+        """Return some of the sentences, by row."""
         return ScreenedSentences(self.measures[rows], self.residuals[rows])
 
     @classmethod
     def joined(cls, parts: Sequence[ScreenedSentences]) -> ScreenedSentences:
-        """Several parts as one."""
+        """Join several parts into one."""
         return cls(
             *(torch.cat([getattr(part, name) for part in parts]) for name in ("measures", "residuals"))
         )
@@ -76,7 +78,14 @@ class ScreenedSentences:
 
 @dataclass(frozen=True)
 class HalfRead:
-    """Prompts at half depth. ids: padded; lengths: of each; resid: at every position; means: over a prompt's own positions, on the CPU."""
+    """Prompts that ran to half depth.
+
+    Attributes:
+        ids: Token ids, padded on the right.
+        lengths: Number of tokens of each prompt.
+        resid: Residuals at every position.
+        means: Mean residual over each prompt's own positions, on the CPU.
+    """
 
     ids: Int[Tensor, "prompt pos"]
     lengths: Int[Tensor, " prompt"]
@@ -84,7 +93,7 @@ class HalfRead:
     means: Float[Tensor, "prompt d_model"]
 
     def pick(self, rows: Int[Tensor, " row"]) -> HalfRead:
-        """Some of the prompts, cut to the longest of them."""
+        """Return some of the prompts, cut to the longest of them."""
         at = rows.to(self.ids.device)
         lengths = self.lengths[at]
         longest = int(lengths.max())
@@ -92,7 +101,14 @@ class HalfRead:
 
 
 class SentenceWriter:
-    """Writes and screens after one prefix. allowed: tokens that may be written. small_words: function words of the language."""
+    """Write and screen sentences after one prefix.
+
+    Args:
+        runner: The model's runner.
+        prefix: Token ids left of the slot.
+        allowed: Tokens that may be written, bool [d_vocab].
+        small_words: Function words of the language.
+    """
 
     def __init__(
         self,
@@ -121,10 +137,10 @@ class SentenceWriter:
         texts += [""] * (runner.shape.d_vocab - len(texts))
         spaced = sum(text[:1] == " " for text in texts) > 0.1 * len(texts)
         flag = lambda test: torch.tensor([test(text) for text in texts], device=runner.device)  # noqa: E731
-        #: Tokens that begin a word (after a space, where the vocabulary writes spaces).
+        #: Tokens that begin a word (after a space, if the vocabulary has spaces).
         self.begins = flag(lambda text: (text[:1] == " " or not spaced) and text.strip().isalpha())
         self.letters = flag(lambda text: any(ch.isalpha() for ch in text))
-        #: Small words and punctuation: what grammar makes predictable.
+        #: Small words and punctuation, which grammar makes predictable.
         self.small = flag(
             lambda text: (
                 text.strip() != ""
@@ -158,9 +174,18 @@ class SentenceWriter:
         site: Site | None = None,
         unfinished: bool = False,
     ) -> list[tuple[int, ...] | None]:
-        """The sentence of each draft, None where it did not end within `length` tokens (with `unfinished`, what there is then).
+        """Write the sentence of each draft.
 
-        site: where the drafts push; the writer's own when None.
+        Args:
+            drafts: The drafts.
+            length: Largest number of tokens.
+            top_k: Number of likeliest tokens to sample from.
+            generator: Random generator.
+            site: Site at which the drafts push; the writer's own when None.
+            unfinished: Whether sentences that did not end are returned as they are.
+
+        Returns:
+            Token ids of each sentence; None if it did not end within `length` tokens (unless `unfinished`).
         """
         if not drafts:
             return []
@@ -199,7 +224,7 @@ class SentenceWriter:
     def log_probs(
         self, prompts: Sequence[Sequence[int]], tokens: Int[Tensor, " token"]
     ) -> list[Float[Tensor, "prompt_pos token"]]:
-        """Log p(token | left) of some tokens at every position of each prompt, on the CPU."""
+        """Return log p(token | left) of some tokens at every position of each prompt, on the CPU."""
         read = self.read(prompts)
         top = self._to_top(read.resid)
         found = []
@@ -215,7 +240,7 @@ class SentenceWriter:
 
     @torch.no_grad()
     def next_log_probs(self, left: Sequence[int]) -> Float[Tensor, " d_vocab"]:
-        """Log p(token | the prefix and these tokens)."""
+        """Return log p of every token after the prefix and the tokens `left`."""
         ids = torch.tensor([list(left)], device=self.runner.device)
         resid, _ = self.runner.run(
             self.runner.embed(ids, self.kv.length if self.kv is not None else 0),
@@ -227,7 +252,7 @@ class SentenceWriter:
 
     @torch.no_grad()
     def norm(self, text: Sequence[int], site: Site) -> float:
-        """Norm of the residual stream at a site, at the last of some tokens."""
+        """Return the norm of the residual stream at a site, at the last of the tokens `text`."""
         ids = torch.tensor([list(text)], device=self.runner.device)
         with self.runner.capture((site,)) as caught:
             self.runner.run(
@@ -246,8 +271,11 @@ class SentenceWriter:
         top_k: int,
         generator: torch.Generator,
     ) -> list[int]:
-        """The next token of each row: its opening's, or drawn. Words that are there already are not begun again."""
-        if log_probs is None:  # nothing is to the left of the first token: any may come
+        """Return the next token of each row: its opening's, or a sampled one.
+
+        Words that the sentence already has are not begun again.
+        """
+        if log_probs is None:  # no text is left of the first token, so any token may be drawn
             usable = torch.nonzero(self.usable)[:, 0]
             drawn = usable[torch.randint(len(usable), (len(drafts),), generator=generator)].tolist()
         else:
@@ -269,7 +297,7 @@ class SentenceWriter:
     def _weighed(
         self, draft: SentenceDraft, text: list[int], values: Tensor, tokens: Tensor
     ) -> Float[Tensor, " token"]:
-        """Logits of one row's top tokens."""
+        """Logits of one row's top tokens, with the draft's bias and without words that were used."""
         logits = values / draft.temperature
         if draft.bias is not None:
             logits = logits + draft.bias[tokens]
@@ -287,7 +315,7 @@ class SentenceWriter:
         kv: KeyValueCache | None,
         site: Site,
     ) -> tuple[Tensor, KeyValueCache | None]:
-        """One step of the blocks, each row's residual pushed at the writer's site."""
+        """Run one step of the blocks, with each row's vector added to the residual stream at the site."""
         embedded = self.runner.embed(tokens, kv.length if kv is not None else 0)
         top = self.runner.shape.n_layers
         if all(push is None for push in pushes):
@@ -299,7 +327,7 @@ class SentenceWriter:
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Sequence[int]]) -> HalfRead:
-        """Prompts run to half depth, without any question; those of like length together, so that little is run for padding."""
+        """Run prompts to half depth, without any question; prompts of similar length share a batch."""
         runner, lengths = self.runner, torch.tensor([len(p) for p in prompts])
         ids = pad_right([tuple(p) for p in prompts]).to(runner.device)
         resid = torch.zeros(
@@ -323,7 +351,14 @@ class SentenceWriter:
     def means_after(
         self, left: Sequence[int], tails: Sequence[Sequence[int]]
     ) -> Float[Tensor, "tail d_model"]:
-        """Mean residual at half depth of prompts that begin alike, on the CPU: what `read` gives, with the common beginning run once."""
+        """Return the mean residual at half depth of prompts with a common beginning, which runs once.
+
+        The result is on the CPU and equals the `means` of `read`.
+
+        Args:
+            left: Tokens of the common beginning.
+            tails: The remaining tokens of each prompt.
+        """
         runner, start = self.runner, self.low.length if self.low is not None else 0
         ids = torch.tensor([list(left)], device=runner.device)
         begun, kv = runner.run(runner.embed(ids, start), 0, self.half, self.low, keep=True)
@@ -344,7 +379,10 @@ class SentenceWriter:
     def log_probs_after(
         self, left: Sequence[int], prompts: Sequence[Sequence[int]]
     ) -> Float[Tensor, " prompt"]:
-        """Log p of each prompt after some text, without its first token (which also says that a text begins); on the CPU."""
+        """Return log p of each prompt after the text `left`, without its first token, on the CPU.
+
+        The first token is left out because its probability also includes that a text begins.
+        """
         runner, start = self.runner, self.kv.length if self.kv is not None else 0
         ids = torch.tensor([list(left)], device=runner.device)
         _, kv = runner.run(runner.embed(ids, start), 0, self.top, self.kv, keep=True)
@@ -373,7 +411,7 @@ class SentenceWriter:
 
     @torch.no_grad()
     def screen(self, read: HalfRead) -> ScreenedSentences:
-        """Cross-entropies of prompts that were read, from half depth on."""
+        """Compute the screening measures of prompts from their residuals at half depth."""
         measures = torch.full((len(read.ids), 5), UNMEASURED)
         for rows in _of_like_length(read.lengths.cpu()):
             measures[rows, :4] = self._screen(read.pick(rows))
@@ -395,5 +433,5 @@ class SentenceWriter:
 
 
 def _of_like_length(lengths: Int[Tensor, " prompt"]) -> tuple[Int[Tensor, " row"], ...]:
-    """Rows in groups, the shortest prompts first."""
+    """Split rows into batches of similar length, the shortest prompts first."""
     return lengths.argsort(stable=True).split(_ROWS)

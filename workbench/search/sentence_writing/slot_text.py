@@ -1,4 +1,4 @@
-"""Texts in one slot: their tokens there, and which of them may be a prompt."""
+"""Convert texts in one slot to tokens and back, and test which of them may be a prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ Prompt = tuple[int, ...]
 
 @dataclass(frozen=True)
 class SlotText:
-    """runner and contexts of the search; allowed: tokens that may be in a prompt; form: of its sentences; length: most tokens."""
+    """Texts and tokens of prompts in one slot.
+
+    Attributes:
+        runner: The model's runner.
+        contexts: Contexts of the search.
+        allowed: Tokens that may be in a prompt, bool [d_vocab].
+        form: Form of the sentences.
+        length: Largest number of tokens of a prompt.
+    """
 
     runner: Runner
     contexts: Contexts
@@ -28,25 +36,32 @@ class SlotText:
     length: int
 
     def encode(self, text: str, inner: bool = False) -> Prompt:
-        """Tokens of a text at the slot's beginning, or (inner) inside a prompt."""
+        """Return the tokens of a text at the slot's beginning, or inside a prompt if `inner`."""
         lead = "" if inner else self.contexts[0].lead
         return tuple(token_ids(self.runner.tokenizer, [lead + text])[0])
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a prompt's tokens."""
+        """Return the text of a prompt's tokens."""
         return token_texts(self.runner.tokenizer, [ids])[0].strip()
 
     def may_be_used(self, ids: Prompt) -> bool:
-        """True where all tokens are allowed and the prompt is not too long."""
+        """Whether all tokens are allowed and the prompt is not too long."""
         return len(ids) <= self.length and bool(self.allowed[list(ids)].all())
 
     def survivors(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Prompts whose text gives their tokens back inside every rendered context."""
+        """Return the prompts whose text gives their tokens back inside every rendered context."""
         alive = all_survive(self.runner, self.contexts, prompts) if prompts else []
         return [ids for ids, ok in zip(prompts, alive, strict=True) if ok]
 
     def admitted(self, prompts: Sequence[Prompt], seen: Container[Prompt]) -> list[Prompt]:
-        """New prompts of the right form that survive in the slot, in the tokenizer's own spelling, each once."""
+        """Return new prompts of the right form that survive in the slot, each once.
+
+        A prompt is returned in the tokens that the tokenizer gives for its text.
+
+        Args:
+            prompts: Candidate prompts.
+            seen: Prompts that are not new.
+        """
         texts = dict.fromkeys(self.text(ids) for ids in prompts)
         again = dict.fromkeys(self.encode(text) for text in texts if self.form.accepts(text))
         return self.survivors([ids for ids in again if ids not in seen and self.may_be_used(ids)])

@@ -1,8 +1,8 @@
-"""The words that a search over sentences knows: where each may be, and the residuals of its template.
+"""The words that a search over sentences knows, their best templates, and residuals of the filled templates.
 
-A bank of words is read to half depth only, each in its likeliest template with one gap: about one token of a
-whole pass a word. It begins with the words that the model finds likeliest there and grows by the neighbours
-of its best.
+The words of the bank run to half depth only, each in its likeliest template with one gap, which costs about
+one token of a whole pass per word. The bank begins with the words that the model finds likeliest there, and
+grows by the neighbours of its best words.
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ from workbench.search.sentence_writing.slot_text import Prompt, SlotText
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
 from workbench.search.sentence_writing.word_kinds import WordKinds, word_kinds
 
-#: Cosine of two words' embeddings above which one of them says enough of the other.
+#: Cosine of two words' embeddings above which only one of them is scored.
 _NEAR = 0.4
-#: Words whose cosines with all others say how near a word usually is.
+#: Number of words whose cosines with a word show how near it usually is to others.
 _SAMPLE = 512
 
 
 @dataclass(frozen=True)
 class OneGapTemplates:
-    """The first template with one gap of each kind, variants apart: words of a kind are read in the same surroundings.
+    """The first template with one gap for each kind of word; its variants are separate entries.
 
-    where: the best of them for each candidate word; rank, log_probs: the word's rank and log p there; -inf
-    where none takes a word of its kind.
+    Words of a kind are thus compared in the same template.
+
+    Attributes:
+        texts: The templates' texts.
+        kinds: Kind of each template's gap.
+        where: Index of the best template for each candidate word.
+        rank: Rank of each word among the words of its best template.
+        log_probs: log p of each word in its best template; -inf if no template takes a word of its kind.
     """
 
     texts: list[str]
@@ -45,10 +51,14 @@ class OneGapTemplates:
 
 @dataclass
 class WordBank:
-    """Candidate words of one search.
+    """Candidate words of one search, and the words of the bank.
 
-    memory: the search's own, where the bank's words and their mean residuals are kept as "bank" and
-    "bank_means" (a checkpoint holds them).
+    Attributes:
+        slot: Tokens and texts of prompts in the slot.
+        writer: Runs prompts to half depth.
+        words: The candidate words.
+        memory: The search's memory, which checkpoints save; "bank" has the indices of the bank's words and
+            "bank_means" their mean residuals.
     """
 
     slot: SlotText
@@ -62,12 +72,12 @@ class WordBank:
 
     @cached_property
     def kinds(self) -> WordKinds:
-        """The kind of every candidate word."""
+        """The kinds (adjective, noun, ...) of every candidate word."""
         return word_kinds(self.writer, self.slot.form.kinds, self.words.tokens, self.slot.encode)
 
     @cached_property
     def templates(self) -> OneGapTemplates:
-        """The templates in which words are read, each candidate word's best among them, and how likely the word is there."""
+        """The templates with one gap, with each candidate word's best one and its log-probability there."""
         first: dict[str, Template] = {}
         for template in self.slot.form.slots:
             if len(template.gaps) == 1:
@@ -94,7 +104,7 @@ class WordBank:
         )
 
     def next_word(self, left: str) -> Float[Tensor, " word"]:
-        """Log p of every candidate word after some text, on the CPU; each text is run once."""
+        """Return log p of every candidate word after a text, on the CPU; each text runs once."""
         if left not in self._next_word:
             self._next_word[left] = self.writer.next_log_probs(self.slot.encode(left))[
                 self.words.tokens.to(self.writer.usable.device)
@@ -102,10 +112,13 @@ class WordBank:
         return self._next_word[left]
 
     def near(self, words: Tensor) -> Float[Tensor, " word"]:
-        """How near each candidate is to the nearest of some words.
+        """Return how near each candidate is to the nearest of some words, by their embeddings.
 
-        In standard deviations of its own cosines (a word near to all is
-        near to none).
+        The unit is the standard deviation of the candidate's own cosines, so that a word that is near to all
+        words counts as near to none.
+
+        Args:
+            words: Indices of the words.
         """
         centre, sd = self._usual_cosines
         return (
@@ -122,33 +135,36 @@ class WordBank:
 
     @property
     def n_kinds(self) -> int:
-        """How many kinds of words have a template to be read in."""
+        """Number of kinds of words that have a template with one gap."""
         return len(set(self.templates.kinds))
 
     @property
     def places(self) -> Int[Tensor, " bank"]:
-        """Candidate words read so far, by place."""
+        """Indices of the candidate words that are in the bank."""
         return self.memory.get("bank", torch.zeros(0, dtype=torch.long))
 
     @property
     def means(self) -> Float[Tensor, "bank d_model"]:
-        """Mean residual at half depth of each of their templates."""
+        """Mean residual at half depth of each bank word's filled template."""
         return self.memory["bank_means"]
 
     @property
     def prompts(self) -> list[Prompt]:
-        """Their filled templates."""
+        """The filled template of each word of the bank."""
         for word in self.places[len(self._prompts) :].tolist():
             self._prompts.append(self.filled(self.templates.texts[int(self.templates.where[word])], [word]))
         return self._prompts
 
     @property
     def log_probs(self) -> Float[Tensor, " bank"]:
-        """Log p of each word in its template."""
+        """Log-probability of each word of the bank in its template."""
         return self.templates.log_probs[self.places]
 
     def begin(self, n: int) -> None:
-        """Reads the n words that the model finds likeliest in any template, or in any context of a template's kind."""
+        """Fill the bank with the `n` words that the model finds likeliest.
+
+        A word is ranked by its best place in any template, or in any context of a template's kind.
+        """
         if "bank" not in self.memory:
             templates = self.templates
             kinds = torch.stack(
@@ -169,13 +185,23 @@ class WordBank:
             self._read(rank.minimum(templates.rank).argsort(stable=True)[: min(n, usable)])
 
     def grow(self, best: Int[Tensor, " best"], n: int) -> None:
-        """Reads the n words whose embeddings are nearest to some of the best: a word can be strong that the model hardly expects."""
+        """Add the `n` words whose embeddings are nearest to some of the best words.
+
+        A strong word may be one that the model hardly expects.
+
+        Args:
+            best: Indices of the best words.
+            n: Number of words to add.
+        """
         near = self.near(best).masked_fill(self.templates.log_probs.isneginf(), -torch.inf)
         near[self.places] = -torch.inf
         self._read(near.topk(min(n, int(near.isfinite().sum()))).indices)
 
     def _read(self, words: Tensor) -> None:
-        """Reads words in their templates to half depth, those left of the gap once; words whose template changes its tokens are left out."""
+        """Run words in their templates to half depth; the text left of the gap runs once.
+
+        Words whose template changes their tokens are left out.
+        """
         known = [self.places] if "bank" in self.memory else []
         means = [self.means] if known else []
         for number, template in enumerate(self.templates.texts):
@@ -201,7 +227,10 @@ class WordBank:
         )
 
     def in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
-        """The bank's rows in an order in which the kinds of words take turns: a noun's template cannot be compared with a verb's."""
+        """Reorder the bank's rows so that the kinds of words take turns.
+
+        A noun's template cannot be compared with a verb's.
+        """
         kinds = [self.templates.kinds[i] for i in self.templates.where[self.places].tolist()]
         queues = [
             [row for row in order.tolist() if kinds[row] == kind]
@@ -210,12 +239,21 @@ class WordBank:
         return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
 
     def half_in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
-        """Every second row is the first of all that is left, the others take turns by kind: the kind that works best is tried most."""
+        """Interleave the given order with `in_turn`, so that the best kind is tried most and others too."""
         pairs = itertools.chain.from_iterable(zip(order.tolist(), self.in_turn(order), strict=True))
         return list(dict.fromkeys(pairs))
 
     def unlike(self, order: Sequence[int], fresh: set[Prompt], n: int) -> list[int]:
-        """The first n of the bank's rows in this order whose prompt is among the fresh ones and whose word is not near to one before."""
+        """Return the first `n` rows of the bank whose prompts are new and whose words are not near.
+
+        Args:
+            order: Rows of the bank, best first.
+            fresh: Prompts that are new.
+            n: Number of rows.
+
+        Returns:
+            Rows whose words have a cosine below the limit with each word before them.
+        """
         vectors, prompts = self.words.vectors[self.places], self.prompts
         picked: list[int] = []
         for row in order:
@@ -230,16 +268,21 @@ class WordBank:
     # ---- templates -----------------------------------------------------------------------------------------------------
 
     def filled(self, text: str, words: Sequence[int]) -> Prompt:
-        """A template's text with candidate words (by place) in its gaps."""
+        """Return the tokens of a template's text with candidate words (by index) in its gaps."""
         first, *rest = text.split("{}")
         return self.slot.encode(
             first + "".join(word + part for word, part in zip(self._texts(words), rest, strict=True))
         )
 
     def fill(self, template: Template, value: Float[Tensor, " word"]) -> Prompt:
-        """A template with the words of the greatest values in its gaps, each once and of the kind that a gap wants.
+        """Fill a template's gaps with the words of the largest values, each word once and of the gap's kind.
 
-        What is left of a gap counts: "You are a prudent" wants "investor" before "critic" (`expected`).
+        The text left of a gap counts too: after "You are a prudent", "investor" fits better than "critic"
+        (`expected`).
+
+        Args:
+            template: The template.
+            value: Value of each candidate word, nats.
         """
         chosen: list[int] = []
         text = template.variants[0]
@@ -262,10 +305,13 @@ class WordBank:
         return self.filled(text, chosen)
 
     def expected(self, log_probs: Float[Tensor, " word"]) -> Float[Tensor, " word"]:
-        """How well each word goes on from some text: its log p there, less half of its log p in the contexts of its kind.
+        """Return how well each word continues a text: its log p there minus half its usual log p.
 
-        By log p alone common words are first ("You are a prudent person"), by the whole difference rare ones
-        ("expenditure").
+        The usual log p is that in the contexts of the word's kind. By log p alone common words are first
+        ("You are a prudent person"), by the whole difference rare ones ("expenditure").
+
+        Args:
+            log_probs: log p of each candidate word after the text.
         """
         return log_probs - 0.5 * self.kinds.log_probs.max(0).values if self.kinds.names else log_probs
 

@@ -1,12 +1,12 @@
-"""What words do: a Gaussian process over scored sentences (additive word effects and a linear probe of the residual stream).
+"""Predict sentence scores by a Gaussian process with additive word effects and a linear probe of residuals.
 
 1. score(sentence) = mean + sum of its words' effects + probe . (mean residual of its tokens at half depth) +
    noise.
-2. WordEffectModel of words have covariance 0.6 relu(cos of embeddings)^3 + 0.4 [same word], so that near
-   words share what was seen, and along one more axis the objective's gradient at the embeddings: its slope is
-   learned with the rest.
-3. The three parts' variances and the noise are chosen by the leave-one-out predictive density over a small
-   grid (Rasmussen & Williams 2006, 5.4.2), so that a part that predicts nothing is switched off.
+2. Effects of two words have covariance 0.6 relu(cos of embeddings)^3 + 0.4 [same word], so that similar words
+   share evidence. They also vary along the objective's gradient at the embeddings, whose slope is learned
+   with the rest.
+3. The three parts' variances and the noise are chosen on a small grid by the leave-one-out predictive density
+   (Rasmussen & Williams 2006, 5.4.2), so that a part that predicts nothing is switched off.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _WORDS, _PROBE, _SLOPE, _NOISE = (0.0, 0.3, 1.0), (0.0, 0.3, 1.0), (0.0, 0.1), (0.1, 0.3)
-#: Without a probe, words have some effect: a prior under which nothing is learned of them is of no use to a
-#: writer.
+#: Grids without a probe. Words always have some prior variance, since a writer needs learned word effects.
 _WORDS_ALONE, _SLOPE_ALONE = (0.1, 0.3, 1.0), (0.0, 0.02, 0.1)
 
 
 @dataclass(frozen=True)
 class CandidateWords:
-    """CandidateWords known by their first token.
+    """The words that a search may use, each known by its first token.
 
-    vectors: unit vectors of all candidate words [word, d]; slope: the objective's gradient along each,
-    standardised. row: of every token id, its place among the candidates, or -1.
+    Attributes:
+        tokens: Token id of each word.
+        vectors: Unit vectors of the words' embeddings.
+        slope: The objective's gradient along each word's embedding, standardised.
+        row: For every token id, its index among the words, or -1.
     """
 
     tokens: Int[Tensor, " word"]
@@ -39,21 +41,32 @@ class CandidateWords:
     row: Int[Tensor, " d_vocab"]
 
     def of(self, ids: Sequence[int]) -> list[int]:
-        """Places of a prompt's candidate words, each once."""
+        """Return the indices of a prompt's candidate words, each once."""
         return sorted({r for r in self.row[list(ids)].tolist() if r >= 0})
 
     def kernel(self, left: Tensor, right: Tensor) -> Float[Tensor, "left right"]:
-        """Prior covariance of the effects of some words with others (by place)."""
+        """Return the prior covariance of the effects of some words with others (both by index)."""
         near = (self.vectors[left] @ self.vectors[right].T).clamp_(min=0) ** 3
         return 0.6 * near + 0.4 * (left[:, None] == right[None])
 
 
 @dataclass(frozen=True)
 class WordEffectModel:
-    """The fitted model; scores are standardised by mean and sd.
+    """The fitted model of word effects; scores are standardised by `mean` and `sd`.
 
-    parts: variances of words, probe and slope; noise likewise. loo_r: correlation of leave-one-out
-    predictions with the scores.
+    Attributes:
+        words: The candidate words.
+        seen: Indices of the words in the scored prompts.
+        counts: Whether each prompt has each of these words (0 or 1).
+        probe: Standardised mean residuals of the scored prompts.
+        centre: Mean of the residuals.
+        scale: Scale of the residuals.
+        mean: Mean of the scores.
+        sd: Standard deviation of the scores.
+        parts: Prior variances of words, probe and slope.
+        inverse: Inverse covariance of the standardised scores.
+        alpha: `inverse` times the standardised scores.
+        loo_r: Correlation of leave-one-out predictions with the scores.
     """
 
     words: CandidateWords
@@ -72,9 +85,11 @@ class WordEffectModel:
     def predict(
         self, bags: Sequence[Sequence[int]], residuals: Float[Tensor, "new d_model"] | None
     ) -> tuple[Tensor, Tensor]:
-        """Expected score of new prompts (words by place, mean residuals) and its standard deviation, in the objective's unit.
+        """Return the expected scores of new prompts and their standard deviations, in the objective's unit.
 
-        Without residuals the probe says nothing.
+        Args:
+            bags: Indices of each prompt's words.
+            residuals: Mean residual of each prompt at half depth; None to predict from words alone.
         """
         cross, prior = self._cross(bags, residuals)
         mean = cross @ self.alpha
@@ -82,7 +97,10 @@ class WordEffectModel:
         return self.mean + self.sd * mean, self.sd * variance.sqrt()
 
     def word_effects(self) -> tuple[Float[Tensor, " word"], Float[Tensor, " word"]]:
-        """Expected effect of every candidate word and its standard deviation, in standard deviations of the scores."""
+        """Return the expected effect of every candidate word and its standard deviation.
+
+        Both are in standard deviations of the scores.
+        """
         everything = torch.arange(len(self.words.tokens))
         a, _, c = self.parts
         slopes = self.counts @ self.words.slope[self.seen]
@@ -117,7 +135,15 @@ def fit_effects(
     scores: Float[Tensor, " prompt"],
     probe: bool = True,
 ) -> WordEffectModel:
-    """Fits the model to scored prompts. bags: words of each by place; residuals: mean residual of its tokens at half depth."""
+    """Fit the model to scored prompts.
+
+    Args:
+        words: The candidate words.
+        bags: Indices of each prompt's words.
+        residuals: Mean residual of each prompt's tokens at half depth.
+        scores: The prompts' scores.
+        probe: Whether the residuals are used as a predictor.
+    """
     seen = torch.tensor(sorted({w for bag in bags for w in bag} or {0}))
     place = {int(w): i for i, w in enumerate(seen)}
     counts = torch.zeros(len(bags), len(seen))

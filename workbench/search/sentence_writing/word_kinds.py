@@ -1,8 +1,8 @@
-"""Kinds of words (adjectives, nouns, verbs, ...), read from the model itself: where it expects a word.
+"""Classify words (adjectives, nouns, verbs, ...) by the contexts in which the model expects them.
 
 The left contexts of each kind are data (sentence_frames.yaml). A word belongs to the kinds whose contexts
-make it likeliest, so that a template with a gap for an adjective does not get a plural noun ("Be
-precautions."), and a word is replaced by one of its own kind.
+make it likeliest. So a template with a gap for an adjective does not get a plural noun ("Be precautions."),
+and a word is replaced by one of its own kind.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from workbench.search.sentence_writing.sentence_writer import SentenceWriter
 
-#: A word is of every kind whose contexts make it at most so many nats less likely than those of its likeliest
-#: kind.
+#: A word belongs to every kind in whose contexts it is at most this many nats less likely than in those of
+#: its likeliest kind.
 _AS_LIKELY = 0.5
 
 
@@ -25,10 +25,13 @@ _AS_LIKELY = 0.5
 class WordKinds:
     """Kinds of words, with each candidate's log-probability in their contexts.
 
-    names: the kinds. log_probs: of every candidate word, mean over a kind's contexts; fits: whether it is of
-    the kind.
+    For example, of SmolLM2-135M's words "cautious" is an adjective only, "skeptic" a noun, "precautions"
+    neither.
 
-    Example: of SmolLM2-135M's words "cautious" is an adjective only, "skeptic" a noun, "precautions" neither.
+    Attributes:
+        names: The kinds.
+        log_probs: log p of every candidate word, mean over each kind's contexts.
+        fits: Whether each word belongs to each kind.
     """
 
     names: tuple[str, ...]
@@ -36,19 +39,19 @@ class WordKinds:
     fits: Bool[Tensor, "kind word"]
 
     def words(self, kind: str) -> Bool[Tensor, " word"]:
-        """The words of a kind; all where the kind has no name or is not known."""
+        """Return the mask of the words of a kind; all words if the kind is empty or unknown."""
         if kind not in self.names:
             return torch.ones(self.fits.shape[1], dtype=torch.bool)
         return self.fits[self.names.index(kind)]
 
     def likelihood(self, kind: str) -> Float[Tensor, " word"]:
-        """Mean log p of every word over the kind's contexts; zeros where the kind has no name or is not known."""
+        """Return log p of every word, mean over the kind's contexts; zeros for an empty or unknown kind."""
         return (
             self.log_probs[self.names.index(kind)] if kind in self.names else torch.zeros(self.fits.shape[1])
         )
 
     def alike(self, word: int) -> Bool[Tensor, " word"]:
-        """The words that have a kind in common with one (by place); all where there are no kinds."""
+        """Return the mask of words that share a kind with a word (by index); all if there are no kinds."""
         if not self.names:
             return torch.ones(self.fits.shape[1], dtype=torch.bool)
         return self.fits[self.fits[:, word]].any(0)
@@ -60,7 +63,14 @@ def word_kinds(
     tokens: Int[Tensor, " word"],
     encode: Callable[[str], tuple[int, ...]],
 ) -> WordKinds:
-    """The kinds of some words. contexts: left contexts of each kind; encode: tokens of a text at the slot's beginning."""
+    """Classify words by their log-probability in the contexts of each kind.
+
+    Args:
+        writer: Runs the model.
+        contexts: Left contexts of each kind.
+        tokens: Token ids of the words.
+        encode: Function that gives the tokens of a text at the slot's beginning.
+    """
     if not contexts:
         nothing = torch.zeros(0, len(tokens))
         return WordKinds((), nothing, nothing.bool())
