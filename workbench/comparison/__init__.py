@@ -1,4 +1,4 @@
-"""Conditions x questions: rates, paired differences, intervals, and the table of several runs."""
+"""Comparison of conditions on questions: rates, paired differences, claims, and tables of several runs."""
 
 from workbench.comparison.claims import (
     ClaimResult,

@@ -1,4 +1,4 @@
-"""The effect of a prompt in one sentence, with plain minus signs; report, terminal, notebook and audit say it in these words."""
+"""Sentences about a prompt's effect and claims, the same in report, terminal, notebook and audit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from workbench.html_text import spoken
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 from workbench.statistics import Interval
 
-#: wanted: shown to move the wanted way; opposite: shown to move the other way; unclear: the interval holds
-#: zero; unknown: no interval.
+#: "wanted": an effect in the intended direction is shown; "opposite": an effect against it is shown;
+#: "unclear": the interval contains zero; "unknown": there is no interval.
 EffectKind = Literal["wanted", "opposite", "unclear", "unknown"]
 Ends = tuple[float | None, float | None]
 
@@ -22,8 +22,17 @@ Ends = tuple[float | None, float | None]
 class PromptEffect:
     """A prompt's effect relative to no prompt.
 
-    persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean
-    log-odds, in which effects are judged; wanted: -1 for less, +1 for more.
+    Attributes:
+        name: Name of the prompt in sentences.
+        persona: Name of the persona in sentences.
+        wanted: Intended direction: -1 for less of the persona, +1 for more.
+        before: Rate of the matching answer (the one that shows the persona) without a prompt; None if
+            unknown.
+        after: The same rate with the prompt.
+        change: Change of the rate, -1 to 1.
+        ci: Ends of the change's 95 % interval.
+        log_odds: Change of the mean log-odds; effects are judged by it.
+        log_odds_ci: Ends of the 95 % interval of `log_odds`.
     """
 
     name: str
@@ -38,7 +47,12 @@ class PromptEffect:
 
     @classmethod
     def of(cls, comparison: ComparisonFile, entry: ConditionEntry) -> PromptEffect:
-        """The effect of one condition, as comparison.json has it."""
+        """Read the effect of one condition from the contents of comparison.json.
+
+        Args:
+            comparison: The contents of comparison.json.
+            entry: The condition.
+        """
         found = entry.difference(comparison.baseline) or DifferenceEntry(to=comparison.baseline)
         before = next((c.rate for c in comparison.conditions if c.name == comparison.baseline), None)
         return cls(
@@ -55,7 +69,11 @@ class PromptEffect:
 
     @property
     def kind(self) -> EffectKind:
-        """Read off the interval of the log-odds; of the rates where that is missing."""
+        """Kind of the effect, from the interval of the log-odds, or of the rate if that is missing.
+
+        "wanted" and "opposite": an effect in the intended or in the opposite direction is shown. "unclear":
+        the interval contains zero. "unknown": there is no interval.
+        """
         low, high = self.log_odds_ci if None not in self.log_odds_ci else self.ci
         if low is None or high is None:
             return "unknown"
@@ -64,7 +82,11 @@ class PromptEffect:
         return "wanted" if low * self.wanted > 0 else "opposite"
 
     def sentence(self) -> str:
-        """A sentence such as "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."."""
+        """Describe the effect in one sentence.
+
+        Example: "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)." The log-odds
+        are used instead if the rates do not show the effect.
+        """
         name = self.name[:1].upper() + self.name[1:]
         lowers = (self.wanted < 0) == (self.kind == "wanted")
         verb = "lowers" if lowers else "raises"
@@ -78,14 +100,14 @@ class PromptEffect:
         return f"{name} {verb} {self.persona}{opposite.removesuffix(',')}: {self._moved()}{self._rate_too()}."
 
     def _rate_too(self) -> str:
-        """What is said of the rate next to the log-odds."""
+        """Return the part of the sentence that gives the rate after the log-odds."""
         rates = self._rates()
         if rates and percent(self.before or 0.0) == percent(self.after or 0.0):
             return f"; the rate stays at {percent(self.before or 0.0)} {rates[rates.index('(') :]}"
         return f"; the rate goes {rates}" if rates else ""
 
     def _rate_is_shown(self, lowers: bool) -> bool:
-        """Do the rates say by themselves what the log-odds say?"""
+        """Whether the interval of the rate alone shows the same direction as the log-odds."""
         low, high = self.ci
         return (
             bool(self._rates()) and low is not None and high is not None and (high < 0 if lowers else low > 0)
@@ -102,7 +124,13 @@ class PromptEffect:
 
 
 def claims_sentence(statuses: Sequence[tuple[str, str]]) -> str:
-    """`Shown: works. Not shown: optimiser matters, clean.` from pairs of a claim and its status."""
+    """Write one sentence per status of claims.
+
+    Example: `Shown: works. Not shown: optimiser matters, clean.`
+
+    Args:
+        statuses: Pairs of a claim and its status.
+    """
     parts = []
     for status in ("shown", "not shown", "not tested"):
         named = [claim_label(claim) for claim, own in statuses if own == status]
@@ -111,28 +139,33 @@ def claims_sentence(statuses: Sequence[tuple[str, str]]) -> str:
 
 
 def percent(value: float) -> str:
-    """0.312 as `31 %`."""
+    """Format a fraction as a percentage: 0.312 as `31 %`."""
     return f"{100 * value:.0f} %"
 
 
 def points(value: float) -> str:
-    """-0.53 as `-53`: percentage points with their sign."""
+    """Format a change of a rate in percentage points with its sign: -0.53 as `-53`."""
     return f"{100 * value:+.0f}" if abs(value) >= 0.005 else "0"
 
 
 def signed(value: float) -> str:
-    """Two decimals with their sign."""
+    """Format a number with two decimals and its sign."""
     return f"{value:+.2f}"
 
 
 def change_text(interval: Interval) -> str:
-    """`+0.26 (+0.10 to +0.41)`; with one group of questions it says that there is no interval."""
+    """Format a change with its interval, `+0.26 (+0.10 to +0.41)`, or say that there is no interval."""
     if not math.isfinite(interval.low) or not math.isfinite(interval.high):
         return f"{signed(interval.estimate)} (one question group: no interval)"
     return f"{signed(interval.estimate)} ({signed(interval.low)} to {signed(interval.high)})"
 
 
 def ends(interval: Ends, form: Callable[[float], str]) -> str:
-    """`-61 to -44`; empty where an end is missing."""
+    """Format the ends of an interval, such as `-61 to -44`; empty if an end is missing.
+
+    Args:
+        interval: The two ends.
+        form: Function that formats one number.
+    """
     low, high = interval
     return "" if low is None or high is None else f"{form(low)} to {form(high)}"

@@ -1,17 +1,17 @@
-"""What a comparison shows of its chosen prompt, claim by claim (`workbench.conditions.CLAIMS`).
+"""Judge the claims that a comparison supports about its chosen prompt (`workbench.conditions.CLAIMS`).
 
-1. The prompt in question is the one that the selection questions chose; the test never chooses.
-2. A claim is judged against every control of it. It is shown where the prompt goes beyond each of them: the
-   95 % interval of the paired difference in log-odds, clustered by question group, is on the wanted side of
-   zero. p of a claim is the largest of its controls' (intersection-union test: Berger 1982, Technometrics
-   24), so that several controls need no correction.
+1. The prompt is the one that was chosen on selection questions; test questions are never used to choose.
+2. A claim is judged against each of its controls. It is shown if the prompt's effect exceeds that of every
+   control: the 95 % interval of the paired difference in log-odds, clustered by question group, excludes zero
+   in the intended direction. The claim's p is the largest of its controls' (intersection-union test: Berger
+   1982, Technometrics 24), so several controls need no correction.
 3. `direction_is_specific` is a percentile: at least MIN_RANDOM_DIRECTIONS random directions, of which at most
-   5 % may be as strong.
-4. `clean` is an equivalence: the 95 % interval of each side effect is within its margin.
-5. `works` and `clean` are read at 5 %. The other claims are read only where the prompt has an effect at all,
-   and Holm corrects over them (fixed sequence: Maurer, Hothorn & Lehmacher 1995).
+   5 % may be as strong as the prompt's direction.
+4. `clean` is an equivalence claim: the 95 % interval of each side effect is within its margin.
+5. `works` and `clean` are tested at 5 %. The other claims are tested only if the prompt has an effect at all,
+   and are corrected by Holm's method (fixed sequence: Maurer, Hothorn & Lehmacher 1995).
 
-Everything is computed from comparison.json, evaluation.parquet and off_target.parquet; nothing is run.
+Everything is computed from comparison.json, evaluation.parquet and off_target.parquet; no model is run.
 """
 
 from __future__ import annotations
@@ -33,20 +33,25 @@ from workbench.schema import ComparisonFile, ConditionEntry, EvaluationRow, OffT
 from workbench.statistics import Interval, PairedDifference, holm
 
 ClaimStatus = Literal["shown", "not shown", "not tested"]
-#: Fewer random directions cannot show that a direction is specific.
+#: Smallest number of random directions that can show that a direction is specific.
 MIN_RANDOM_DIRECTIONS = 10
-#: A search had an equal cost where it had at least this fraction of the other's FLOPs.
+#: A search counts as equally expensive if it used at least this fraction of the other search's FLOPs.
 EQUAL_COST = 0.8
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """One claim.
+    """Result of one claim about a prompt.
 
-    because: what decided it, without a full stop. against: the control that comes nearest. difference: the
-    prompt minus that control, log-odds, plus = more of the persona. p: of the claim; p_adjusted: Holm over
-    the claims that are corrected together.
+    Attributes:
+        claim: The claim.
+        status: "shown", "not shown" or "not tested".
+        because: The reason, without a full stop.
+        against: Name of the control with the smallest difference from the prompt.
+        difference: The prompt minus that control in log-odds; positive means more of the persona.
+        p: P-value of the claim.
+        p_adjusted: P-value by Holm's method over the claims that are corrected together; None for others.
     """
 
     claim: Claim
@@ -59,7 +64,10 @@ class ClaimResult:
 
     @property
     def beyond(self) -> str:
-        """`this prompt minus manual: -0.20 (-0.30 to -0.10) in log-odds`; empty where no control was compared."""
+        """Difference from the nearest control in words; empty without a control.
+
+        Example: `this prompt minus manual: -0.20 (-0.30 to -0.10) in log-odds`.
+        """
         if self.difference is None or self.against is None:
             return ""
         return (
@@ -69,10 +77,13 @@ class ClaimResult:
 
 @dataclass(frozen=True, repr=False)
 class ClaimResults:
-    """The claims that a comparison supports.
+    """Results of all claims about a comparison's chosen prompt.
 
-    condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt;
-    side_effects: what `clean` was judged by.
+    Attributes:
+        condition: Name of the prompt; None if no prompt was found.
+        results: One result per claim.
+        effect: Effect of the prompt relative to no prompt.
+        side_effects: Side effects that the claim *clean* was judged by.
     """
 
     condition: str | None
@@ -84,17 +95,20 @@ class ClaimResults:
         return next(result for result in self.results if result.claim == claim)
 
     def named(self, status: ClaimStatus) -> tuple[Claim, ...]:
-        """The claims with that status."""
+        """Return the claims with the given status."""
         return tuple(result.claim for result in self.results if result.status == status)
 
     @property
     def is_green(self) -> bool:
-        """True where *works* and *clean* are shown."""
+        """Whether the claims *works* and *clean* are both shown."""
         return {"works", "clean"} <= set(self.named("shown"))
 
     @property
     def effect_sentence(self) -> str:
-        """What the prompt does against no prompt, and which control it is not beyond where *works* is not shown."""
+        """Effect of the prompt in one sentence.
+
+        If the effect is in the intended direction but *works* is not shown, the reason follows.
+        """
         if self.effect is None:
             return "No found prompt was compared with no prompt."
         because = next(
@@ -109,16 +123,19 @@ class ClaimResults:
 
     @property
     def headline(self) -> str:
-        """The prompt's effect and the claims about it, in one line."""
+        """Effect of the prompt and status of all claims, in one line."""
         return f"{self.effect_sentence} {claims_sentence([(result.claim, result.status) for result in self.results])}"
 
     @property
     def summaries(self) -> tuple[str, ...]:
-        """The same in ever fewer words, for a line of a list.
+        """Four summaries of the result, from the longest to the shortest, for one line of a list.
 
-        `SAEGA: 86 % to 25 %; shown: works, better than writing`; `86 % to 25 %; works, better than writing`;
-        `86 to 25 %; works`; `works`. The last two say of the claims only whether *works* is shown, and
-        *clean* too.
+        1. `SAEGA: 86 % to 25 %; shown: works, better than writing`
+        2. `86 % to 25 %; works, better than writing`
+        3. `86 to 25 %; works`
+        4. `works`
+
+        The last two only give *works*, or *works, clean*, or say that *works* is not shown.
         """
         if self.effect is None:
             return ("no found prompt",)
@@ -150,7 +167,7 @@ class ClaimResults:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a claim: status, why, and the prompt minus the nearest control in log-odds."""
+        """Table with one row per claim: status, reason, and difference to the nearest control in log-odds."""
         return pd.DataFrame([_row(result) for result in self.results])
 
     def __repr__(self) -> str:
@@ -166,13 +183,13 @@ class ClaimResults:
 def judge_claims(
     comparison: ComparisonFile, answers: pd.DataFrame | None, off_target: pd.DataFrame | None = None
 ) -> ClaimResults:
-    """Every claim about a comparison's chosen prompt.
+    """Judge every claim about a comparison's chosen prompt.
 
     Args:
-        comparison: The content of comparison.json: kinds, selection rates, costs, what was wanted.
-        answers: The content of evaluation.parquet: condition, item, group, matching_first, log_odds; None
-            where it is missing.
-        off_target: The content of off_target.parquet; None where it is missing.
+        comparison: Contents of comparison.json.
+        answers: Contents of evaluation.parquet: condition, item, group, matching_first, log_odds; None if the
+            file is missing.
+        off_target: Contents of off_target.parquet; None if the file is missing.
 
     Returns:
         One result for each of `CLAIMS`, in their order.
@@ -211,7 +228,14 @@ def _interval_text(result: ClaimResult) -> str:
 
 
 def claims_of_run(directory: str | Path) -> ClaimResults:
-    """The claims of a run directory. UserError without its comparison.json; a table that is missing leaves its claims untested."""
+    """Judge the claims of a run directory; claims whose table is missing are not tested.
+
+    Args:
+        directory: The run directory.
+
+    Raises:
+        UserError: The run has no comparison.json.
+    """
     place = Path(directory)
     tables = ((place / "evaluation.parquet", EvaluationRow), (place / "off_target.parquet", OffTargetRow))
     answers, off_target = (read_table(path, row) if path.is_file() else None for path, row in tables)
@@ -219,10 +243,11 @@ def claims_of_run(directory: str | Path) -> ClaimResults:
 
 
 def chosen_condition(comparison: ComparisonFile) -> ConditionEntry | None:
-    """The found prompt with the best rate on the selection questions, never on the test; ties and lacking rates go by order.
+    """Return the chosen prompt: the one with the best rate on selection questions, never on test questions.
 
-    Prompts found by looking inside come first, then those found by the answer alone, then by a search at
-    random, then written ones.
+    Prompts found through the model's internals come first, then those found by the answer alone, then those
+    of a random search, then written ones. Within a kind, the selection rate decides; ties and missing rates
+    go by order. None if there is no prompt.
     """
     ranks = [_rank(c.kind) for c in comparison.conditions]
     for rank in range(4):
@@ -247,7 +272,7 @@ def _rank(kind: str) -> int | None:
 
 
 class _Judge:
-    """The claims of one prompt that are differences to controls."""
+    """Judge of those claims about one prompt that are differences from controls."""
 
     def __init__(self, comparison: ComparisonFile, best: ConditionEntry, paired: PairedAnswers) -> None:
         self.comparison, self.best, self.paired = comparison, best, paired
@@ -259,7 +284,7 @@ class _Judge:
         if works.status == "not shown" or not self._beyond(self.effect):
             chance = "the prompt has no effect in the wanted direction that is beyond chance"
             because = chance if not self._beyond(self.effect) else "it is not shown that the prompt works"
-            # What is not shown anyway keeps its own reason and difference; the others have none to tell.
+            # Claims that are not shown anyway keep their own reason and difference.
             others = [
                 o if o.status != "shown" else replace(o, status="not shown", because=because, difference=None)
                 for o in others
@@ -267,7 +292,7 @@ class _Judge:
         return works, *_corrected(others), _clean(effects)
 
     def _controls(self, claim: Claim) -> list[ConditionEntry]:
-        """Conditions of this comparison that the claim is judged against."""
+        """Return the conditions of this comparison that the claim is judged against."""
         found = []
         for entry in self.comparison.conditions:
             kind = CONDITION_KINDS.get(entry.kind)
@@ -366,7 +391,7 @@ class _Judge:
         return CONDITION_KINDS[self.best.kind].group in ("found", "answer")
 
     def _beyond_all(self, claim: Claim, controls: Sequence[ConditionEntry]) -> ClaimResult:
-        """Shown where the prompt goes beyond each of them; the one that comes nearest is named."""
+        """Judge a claim that is shown if the prompt exceeds every control; the nearest control is named."""
         differences = {c.name: self.paired.difference(self.best.name, c.name) for c in controls}
         nearest = min(differences, key=lambda name: self._lower(differences[name]))
         p = max(self._p(difference) for difference in differences.values())
@@ -377,7 +402,7 @@ class _Judge:
         )
 
     def _rival(self, name: str, difference: PairedDifference) -> str:
-        """How a control that was not outdone compares."""
+        """Describe how a control that the prompt does not exceed compares with it."""
         upper = max(
             self.paired.wanted * difference.interval.low, self.paired.wanted * difference.interval.high
         )
@@ -392,7 +417,10 @@ class _Judge:
         return f"too few question groups ({difference.groups}) to tell it from {_named(name)}"
 
     def _lower(self, difference: PairedDifference) -> float:
-        """The end of the interval that is nearest to no effect, plus = the wanted way; -inf where there is none."""
+        """Return the interval's end with the smaller effect, positive if it is in the intended direction.
+
+        -inf if the interval has no finite ends.
+        """
         ends = [self.paired.wanted * end for end in (difference.interval.low, difference.interval.high)]
         return min(ends) if all(map(math.isfinite, ends)) else -math.inf
 
@@ -400,12 +428,12 @@ class _Judge:
         return self._lower(difference) > 0 and difference.p < ALPHA
 
     def _p(self, difference: PairedDifference) -> float:
-        """Two-sided p; 1 for a difference in the unwanted direction."""
+        """Return the two-sided p of a difference, or 1 if it is in the unintended direction."""
         return difference.p if self.paired.wanted * difference.value > 0 else 1.0
 
 
 def _corrected(results: Sequence[ClaimResult]) -> list[ClaimResult]:
-    """Holm over the claims that were tested; one that does not survive it is not shown."""
+    """Apply Holm's method to the claims that were tested; claims that do not survive become "not shown"."""
     tested = [i for i, result in enumerate(results) if result.status != "not tested" and result.p is not None]
     adjusted = dict(zip(tested, holm([results[i].p or 0.0 for i in tested]), strict=True))
     found = []
@@ -422,7 +450,7 @@ def _corrected(results: Sequence[ClaimResult]) -> list[ClaimResult]:
 
 
 def _clean(effects: Iterable[SideEffect]) -> ClaimResult:
-    """Shown where all three parts were measured and every one stays within its margin."""
+    """Judge the claim *clean*: all three kinds of side effects were measured and are within their margins."""
     effects = tuple(effects)
     if not effects:
         return ClaimResult("clean", "not tested", "no side effects were measured question by question")
@@ -442,7 +470,7 @@ def _clean(effects: Iterable[SideEffect]) -> ClaimResult:
 
 
 def _cost_ratio(control: ConditionEntry, best: ConditionEntry) -> float | None:
-    """FLOPs of the control's search as a fraction of the prompt's own; None where one is not recorded."""
+    """Return the FLOPs of the control's search as a fraction of the prompt's search; None if unknown."""
     costs = [entry.cost.flops if entry.cost is not None else None for entry in (control, best)]
     return costs[0] / costs[1] if costs[0] and costs[1] else None
 

@@ -1,10 +1,11 @@
-"""The comparison of conditions on held-out questions, each read once.
+"""Compare conditions on held-out questions; each question is read once per condition.
 
-1. Contexts of the split are made once, every item in both option orders; every condition answers all of them.
-2. Each condition's figures, its paired difference to the baseline, to the best manual prompt and to the mean
-   of the neutral sentences (condition_results.py). Which manual prompt is best was decided on *selection*;
-   without such a figure it is the first one, never the one that looks best here.
-3. Holm over the primary conditions, which are named before anything is read.
+1. The contexts of the split are made once, every item in both option orders. Every condition answers all of
+   them.
+2. Each condition has its own figures and its paired differences to the baseline, to the best manual prompt
+   and to the mean of the neutral sentences (condition_results.py). The best manual prompt was chosen on
+   *selection* questions. Without such rates it is the first one, never the best on these questions.
+3. Holm's method corrects over the primary conditions, which are named in advance.
 4. Off-target effects (`collateral`) are measured for every condition.
 """
 
@@ -30,24 +31,24 @@ from workbench.personas import Sign, Split
 from workbench.prompt_tokens import encode_prompt
 from workbench.search import Candidate
 
-#: Measured next to the effect, for each condition: a name and a function of the model and the condition. See
-#: off_target.py; what gives `OffTargetAnswers` instead of a figure can be tested for (`claims`).
+#: Off-target measures by name: functions of the model and the condition (see off_target.py). A measure that
+#: returns `OffTargetAnswers` instead of one figure can be tested in `claims`.
 OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float | OffTargetAnswers]]
 
 
 @dataclass(frozen=True)
 class ComparisonOptions:
-    """How a comparison is made and what is recorded with it.
+    """Options of a comparison, and facts that are recorded with it.
 
     Attributes:
-        primary: Names of the conditions that the study is about (Holm's correction); None: all that are
-            neither controls nor there to compare with (no prompt, constant answers, manual prompts).
-        orders: Orders in which options are shown.
-        seed: Of permutations and of drawn contexts.
-        level: Of the intervals.
-        splits: The study's splits, to be recorded next to the one read.
+        primary: Names of the conditions that the study is about, over which Holm's method corrects. None: all
+            except controls and reference points (no prompt, constant answers, manual prompts).
+        orders: Orders in which the options are shown.
+        seed: Seed of permutation tests and of the choice of contexts.
+        level: Coverage of the intervals.
+        splits: The study's other splits, to be recorded.
         collateral: Off-target effects to measure (`OffTargetMeasures`).
-        model_name: As it is recorded; None: the model's own.
+        model_name: Name of the model in the record; None for the model's own name.
 
     Example:
         >>> wb.ComparisonOptions(level=0.9).orders
@@ -73,29 +74,30 @@ def compare(
     metric: Metric | None = None,
     options: ComparisonOptions | None = None,
 ) -> Comparison:
-    """Every condition on every question of the split, with paired cluster-robust statistics.
+    """Measure every condition on every question of the split, with paired, cluster-robust statistics.
 
     Args:
         model: A loaded model or its runner.
         split: The questions, usually the test split.
-        conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to
-            say another); NoPrompt is put first where it is missing.
-        slot: Where prompts are put.
+        conditions: `Condition`s, texts, or a search's `Candidate` (recorded as kind "resga"; use `Found` for
+            another kind). NoPrompt is added as the first condition if it is missing.
+        slot: Place of the prompts in the chat template.
         baseline: Name of the condition that all are compared with.
-        sign: What is wanted, "suppress" or "induce".
-        metric: "letters" or "text"; the persona's own when None.
-        options: Primary conditions, seed, level, and what is recorded.
+        sign: Intended effect: "suppress" or "induce".
+        metric: How answers are scored: "letters" or "text"; None for the persona's own metric.
+        options: Primary conditions, seed, level, and facts to record.
 
     Returns:
-        Rate and log-odds of each condition, differences to the baseline and to the best manual prompt, each
-        with its interval and p-value.
+        Rate and log-odds of each condition, and differences to the baseline and to the best manual prompt,
+        each with its interval and p-value.
 
     Raises:
-        UserError: Two conditions of one name, a kind that is not registered, or an unknown baseline or
-            primary name.
+        UserError: Two conditions have one name, a kind is not registered, or the baseline or a primary name
+            is unknown.
 
     Example:
-        >>> comparison = wb.compare(model, data.test.take(6), [wb.Prompt("be honest"), wb.Steering(direction, -2.0)])
+        >>> conditions = [wb.Prompt("be honest"), wb.Steering(direction, -2.0)]
+        >>> comparison = wb.compare(model, data.test.take(6), conditions)
         >>> comparison["manual: be honest"].rate.estimate < comparison["no prompt"].rate.estimate
         True
     """
@@ -139,14 +141,14 @@ def compare(
 
 
 def split_facts(split: Split) -> dict[str, Any]:
-    """A split as comparison.json names it: items, groups, and the hash of its content."""
+    """Return what comparison.json records of a split: number of items, number of groups, content hash."""
     return {"n": len(split), "groups": len(set(split.groups)), "hash": split.hash}
 
 
 def _measure_all(
     model: Any, chosen: Sequence[Condition], contexts: Contexts, options: ComparisonOptions
 ) -> list[ConditionResult]:
-    """Every condition's figures; a mean of prompts is made of its members' answers, each measured once."""
+    """Measure every condition once; a mean of prompts is computed from its members' answers."""
     done: dict[int, ConditionResult] = {}
 
     def measured(condition: Condition) -> ConditionResult:
@@ -169,7 +171,7 @@ def _measure_all(
 def _mean(
     condition: Condition, members: Sequence[ConditionResult], contexts: Contexts, level: float
 ) -> ConditionResult:
-    """The mean of the members' log-odds in every context, and of what else they move."""
+    """Compute the mean over the members of the log-odds in every context and of all off-target measures."""
     answers = package(contexts, np.mean([member.answers.log_odds for member in members], axis=0))
     off_target = {
         name: float(np.mean([member.collateral[name] for member in members]))
@@ -208,7 +210,7 @@ def _conditions(given: Sequence[Any]) -> list[Condition]:
 
 
 def _as_condition(given: Any) -> Condition:
-    """A condition as it is; a text as a manual prompt; what a search found as a prompt with its fluency."""
+    """Convert a text to a manual prompt and a search's candidate to a prompt; conditions stay as they are."""
     if isinstance(given, Condition):
         CONDITION_KINDS[given.kind]  # a UserError that lists the known ones
         return given

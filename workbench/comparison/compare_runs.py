@@ -1,10 +1,11 @@
-"""Several runs in one table: read from their comparison.json, refused where they were scored on different questions.
+"""Tables of several runs, read from their comparison.json.
 
 1. Every run's comparison.json is read and checked (schema 1, the fields that are used).
-2. All must have been scored on the same questions (the hash of the split) with the same metric; otherwise
-   both are named.
-3. One row per run and condition; and, because a prompt search is a random variable, one row per condition
-   over the runs' seeds: mean, standard deviation between seeds, smallest, largest, never the best run alone.
+2. All runs must have been scored on the same questions (the hash of the split) with the same metric.
+   Otherwise there is an error that names two runs.
+3. There is one row per run and condition. Because the result of a prompt search varies with its seed, there
+   is also one row per condition over the seeds: mean, standard deviation between seeds, minimum and maximum,
+   never the best run alone.
 """
 
 from __future__ import annotations
@@ -27,17 +28,21 @@ from workbench.statistics import over_seeds
 
 @dataclass(frozen=True, repr=False)
 class RunsTable(html_text.ShowsTable):
-    """Runs that may be compared. table: one row per run and condition."""
+    """Results of several runs that were scored on the same questions.
+
+    Attributes:
+        table: Table with one row per run and condition.
+    """
 
     table: pd.DataFrame
 
     @property
     def by_condition(self) -> pd.DataFrame:
-        """One row per persona, model, sign and condition, over the seeds.
+        """Table with one row per persona, model, sign, kind and condition, over the seeds.
 
-        Runs, mean rate and mean effect with a t interval over runs, standard deviation, smallest and largest
-        effect. Runs with one and the same result count once. Found prompts differ from seed to seed; their
-        kind is the name.
+        It has the number of runs, the mean rate and mean effect with a t interval over runs, and the standard
+        deviation, minimum and maximum of the effect. Identical results of several runs count once. Found
+        prompts differ between seeds; their condition has the name of their kind.
         """
         keys = ["persona", "model", "sign", "kind", "condition"]
         return pd.DataFrame(
@@ -45,12 +50,18 @@ class RunsTable(html_text.ShowsTable):
         )
 
     def against_budget(self, unit: str = "flops") -> pd.DataFrame:
-        """The curve of effect against what it cost to find.
+        """Return the curve of the effect against the search cost.
 
-        A row a condition and budget, cheapest first, with the mean effect over the runs and its spread, as in
-        `by_condition`. Runs whose costs are within a fifth of each other had one budget (searches end at
-        whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing
-        is left out.
+        There is one row per condition and budget, cheapest first, with the mean effect over the runs and its
+        spread as in `by_condition`. Runs whose costs are within a fifth of each other count as one budget,
+        because searches end at whole steps; the budget is their mean cost. Conditions without cost are left
+        out.
+
+        Args:
+            unit: Unit of the cost: "model_calls", "token_layers", "flops" or "seconds".
+
+        Raises:
+            UserError: The unit is unknown.
         """
         if unit not in COSTS:
             raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(COSTS)}")
@@ -66,18 +77,18 @@ class RunsTable(html_text.ShowsTable):
         return pd.DataFrame(rows)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The rows, as plain values; what is missing is null."""
+        """Return the rows as plain values; a missing value is null."""
         return [
             {k: None if pd.isna(v) else v for k, v in row.items()} for row in self.table.to_dict("records")
         ]
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return a caption with the number of runs, and the table."""
         return f"{self.table['run'].nunique()} runs", self.table
 
 
 def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
-    """One table of several runs.
+    """Read several runs into one table.
 
     Args:
         paths: Run directories, or comparison.json files.
@@ -86,8 +97,8 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
         One row per run and condition; `.by_condition` has the mean over runs.
 
     Raises:
-        UserError: A file of another version or with a field missing; runs that were scored on different test
-            questions or by different metrics, both named.
+        UserError: A file has another schema version or lacks a field, or two runs were scored on different
+            test questions or by different metrics; both are named.
 
     Example:
         >>> wb.compare_runs(["runs/seed0", "runs/seed1"]).by_condition  # doctest: +SKIP
@@ -101,16 +112,24 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
 
 
 def run_rows(path: str | Path) -> list[dict[str, Any]]:
-    """One row per condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on.
+    """Read one run into rows as in `compare_runs`, one per condition.
 
-    Rows of several runs may be compared only where it is the same.
+    Each row also has `questions`, the hash of the questions that the run was scored on. Rows of several runs
+    are comparable only if this hash is the same.
     """
     run = _read(Path(path))
     return [row | {"questions": run.splits[run.split].hash} for row in _rows(str(path), run)]
 
 
 def read_comparison(path: str | Path) -> ComparisonFile:
-    """comparison.json of a run directory, or the file itself. UserError for one that is missing or out of shape."""
+    """Read comparison.json.
+
+    Args:
+        path: The file, or the run directory that contains it.
+
+    Raises:
+        UserError: The file is missing or invalid.
+    """
     place = Path(path)
     return read_run_file(place / "comparison.json" if place.is_dir() else place, ComparisonFile)
 
@@ -181,17 +200,17 @@ def _row(path: str, run: ComparisonFile, entry: ConditionEntry) -> dict[str, Any
 
 
 def independent_runs(part: pd.DataFrame) -> pd.DataFrame:
-    """One row of each different result.
+    """Return one row for each different result, without repetitions of the same random draw.
 
-    Runs that share a prompt and its effect to the last digit repeated one draw (a manual prompt, a control
-    with the same seed): counted twice, they would give an interval of width 0.
+    Runs with the same prompt and exactly the same effect repeat one draw (such as a manual prompt, or a
+    control with the same seed). Counting it twice would give an interval of width 0.
     """
     names = [name for name in ("prompt", "log_odds", "shift") if name in part]
     return part.drop_duplicates(names)
 
 
 def _named(names: Sequence[str], key: Any) -> dict[str, Any]:
-    """The values of a group's key, by the names of its columns."""
+    """Return the values of a group's key by the names of its columns."""
     return dict(zip(names, key, strict=True))
 
 

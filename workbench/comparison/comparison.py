@@ -1,4 +1,4 @@
-"""What a comparison found: every condition's figures, differences and questions, as tables, claims, a file and a notebook's view."""
+"""The result of a comparison: figures, differences and questions of every condition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workbench.personas import Item, Sign
 from workbench.schema import ComparisonFile, OffTargetRow, SplitEntry
 from workbench.statistics import Interval, groups_needed
 
-#: Columns of the table that a notebook shows.
+#: Columns of the table in a notebook.
 _SHOWN = (
     *("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"),
     *("letter_a", "cross_entropy", "prompt"),
@@ -28,25 +28,25 @@ _SHOWN = (
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Conditions on one split.
+    """Results of several conditions (prompts, steering, controls) on the questions of one split.
 
     Attributes:
-        entries: One per condition in the order given, the baseline first.
+        entries: One result per condition in the given order, the baseline first.
         persona: Name of the persona.
         model: Name of the model.
-        sign: "suppress" or "induce".
-        metric: "letters" or "text".
-        slot: Where prompts were put.
-        seed: Of permutations.
-        split: The split read.
-        splits: Of the study, as {name: {n, groups, hash}}.
+        sign: Intended effect: "suppress" or "induce".
+        metric: How answers are scored: "letters" or "text".
+        slot: Place of the prompt in the chat template.
+        seed: Seed of the permutation tests.
+        split: Name of the split.
+        splits: The study's splits, as {name: {n, groups, hash}}.
         baseline: Name of the condition that all are compared with.
-        manual: Name of the best manual prompt, where there is one.
-        primary: Names that Holm's correction covers.
-        neutral: Name of the mean of the neutral sentences, where there are any.
+        manual: Name of the best manual prompt; None if there is none.
+        primary: Names of the conditions that Holm's correction covers.
+        neutral: Name of the mean over the neutral sentences; None if there are none.
         items: The questions of the split.
         true_items: The persona's true statements.
-        judge: A second model, which judged the prompts' cross-entropy (`judged`).
+        judge: Name of the second model that computed `judge_cross_entropy` (`judged`); None without one.
 
     Example:
         >>> comparison = wb.compare(model, data.selection.take(6), [wb.Prompt("be honest")])
@@ -81,18 +81,23 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per condition.
+        """Table with one row per condition.
 
-        Rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against
-        the mean of the neutral sentences (beyond_neutral), its rates on the questions it was found and chosen
-        with (next to `rate`: the optimism of choosing), what it cost (token-layers, operations, model calls,
-        seconds) and its prompt. `shift`: effect in log-odds, nats, plus = more of the persona.
+        It has the rate and mean log-odds; the effect against the baseline (`shift`, in log-odds, positive
+        means more of the persona) and against the mean of the neutral sentences (`beyond_neutral`); intervals
+        and p-values; the rates on the questions that the prompt was found and chosen with (`search_rate`,
+        `selection_rate`), which are optimistic; the search cost (token-layers, FLOPs, model calls, seconds);
+        and the prompt.
         """
         return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
 
     @property
     def rows(self) -> pd.DataFrame:
-        """One row per condition and context: condition, kind, item, group, matching_first, log_odds, p, hit (evaluation.parquet)."""
+        """Table with one row per condition and context, as in evaluation.parquet.
+
+        Columns: condition, kind, item, group, matching_first, log_odds, p, and hit (whether the matching
+        answer is likelier).
+        """
         parts = []
         for entry in self.entries:
             frame = entry.answers.frame().assign(hit=entry.answers.chose_matching)
@@ -103,7 +108,7 @@ class Comparison:
 
     @property
     def off_target_rows(self) -> pd.DataFrame:
-        """One row a condition, off-target measure and question or text (off_target.parquet)."""
+        """Table with one row per condition, off-target measure and question (as off_target.parquet)."""
         parts = [
             answers.rows(entry.name, name)
             for entry in self.entries
@@ -117,7 +122,10 @@ class Comparison:
 
     @property
     def question_rows(self) -> pd.DataFrame:
-        """One row a question that was asked: of the split, and of the off-target measures whose questions are known (questions.parquet)."""
+        """Table with one row per question, as in questions.parquet.
+
+        It has the questions of the split, and the questions of off-target measures where these are known.
+        """
         asked = [("", item) for item in self.items]
         true = {item.id: item for item in self.true_items}
         for name, answers in self.entries[0].off_target.items():
@@ -132,17 +140,21 @@ class Comparison:
 
     @property
     def questions(self) -> pd.DataFrame:
-        """One row a test question under the chosen prompt: its text and answers, log-odds before and after, and whether the answer flipped.
+        """Table with one row per test question under the chosen prompt, largest change first.
 
-        The largest changes first. `question_changes` gives those of another condition.
+        It has the question and its answers, the log-odds before and after, and whether the answer flipped.
+        Use `question_changes` for another condition.
         """
         return self.question_changes()
 
     def question_changes(self, name: str | None = None) -> pd.DataFrame:
-        """`questions` of one condition; of the chosen prompt (`claims.condition`) where no name is given.
+        """Return the table `questions` for one condition.
+
+        Args:
+            name: Name of the condition; None for the chosen prompt (`claims.condition`).
 
         Raises:
-            UserError: no condition of that name, or no prompt to choose.
+            UserError: There is no condition of that name, or no prompt was found.
         """
         chosen = self[name].name if name else self.claims.condition
         if chosen is None:
@@ -158,12 +170,12 @@ class Comparison:
 
     @cached_property
     def claims(self) -> ClaimResults:
-        """Claims about the prompt that the selection questions chose (`judge_claims`)."""
+        """Results of all claims about the prompt that was chosen on selection questions (`judge_claims`)."""
         return judge_claims(self.to_file(), self.rows, self.off_target_rows)
 
     @property
     def detectable(self) -> dict[str, float]:
-        """The smallest true effect in log-odds against the baseline that this split shows with power 0.8, by condition."""
+        """Minimum detectable effect against the baseline by condition, in log-odds, at a power of 0.8."""
         return {
             e.name: d.detectable
             for e in self.entries
@@ -172,7 +184,7 @@ class Comparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to doubt the table, one line each."""
+        """Reasons to doubt the results, one line each."""
         groups, needed = self.entries[0].rate.groups, groups_needed(max(1, len(self.primary)))
         found = []
         if groups < needed:
@@ -190,7 +202,7 @@ class Comparison:
         return tuple(found)
 
     def to_file(self) -> ComparisonFile:
-        """comparison.json."""
+        """Convert the comparison to the contents of comparison.json."""
         return ComparisonFile(
             persona=self.persona,
             model=self.model,
@@ -209,12 +221,12 @@ class Comparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of comparison.json: plain values."""
+        """Convert the comparison to the contents of comparison.json as plain values."""
         return self.to_file().to_json()
 
     @property
     def caption(self) -> str:
-        """What was asked of which model, in one line."""
+        """Persona, model and number of questions of the comparison in one line."""
         rate = self.entries[0].rate
         return f"{self.persona} on {self.model}: {rate.n} contexts in {rate.groups} groups of {self.split}"
 
@@ -238,7 +250,7 @@ class Comparison:
 
 
 def _line(entry: ConditionResult, baseline: str) -> str:
-    """Rate and effect with their intervals, as plain text."""
+    """Format a condition's rate and effect with their intervals as plain text."""
     rate, shift = entry.rate, entry.difference(baseline)
     line = (
         f"  {html_text.shorten(entry.name, 40)}: rate {rate.estimate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"

@@ -1,12 +1,12 @@
-"""One condition's figures on one split: rates, log-odds, differences to other conditions, and the values of comparison.json.
+"""One condition's results on one split: rates, log-odds, differences to other conditions.
 
-1. Rate of the matching answer with Wilson's clustered interval; mean log-odds and mean probability with t
-   intervals.
-2. Difference to the baseline, to the best manual prompt and to the mean of the neutral sentences, paired over
-   the same contexts: of the rates (`value`) and of the log-odds. Effects are judged in log-odds, because a
-   rate of 0.9 has no room above; the rate's own p is given next to it.
-3. Holm's correction runs over the conditions named primary, over their differences to the same condition;
-   others have none.
+1. The rate of the matching answer (the one that shows the persona) has Wilson's clustered interval; mean
+   log-odds and mean probability have t intervals.
+2. Differences to the baseline, to the best manual prompt and to the mean of the neutral sentences are paired
+   over the same contexts: of the rates (`value`) and of the log-odds. Effects are judged in log-odds, because
+   a rate near 0 or 1 can hardly change; the rate's own p is also given.
+3. Holm's method corrects over the primary conditions, separately for each condition that they are compared
+   with. Other conditions have no corrected p.
 """
 
 from __future__ import annotations
@@ -32,17 +32,21 @@ from workbench.statistics import (
     tost,
 )
 
-#: A rate is called neutral where it is shown to be this close to 0.5.
+#: A rate is neutral if it is shown to be within this distance of 0.5.
 NEUTRAL = 0.1
 
 
 @dataclass(frozen=True)
 class ConditionDifference:
-    """A condition minus the condition called `to`, on the same contexts.
+    """A condition minus the condition `to`, on the same contexts.
 
-    rate: -1 to 1; log_odds: nats. p_adjusted, log_odds_p_adjusted: Holm over the primary conditions, None for
-    a condition that is not one of them. detectable: the smallest true effect in log-odds that these contexts
-    would have shown four times in five.
+    Attributes:
+        to: Name of the other condition.
+        rate: Difference of the rates, -1 to 1.
+        log_odds: Difference of the log-odds, in nats.
+        detectable: Minimum detectable effect in log-odds on these contexts, at a power of 0.8.
+        p_adjusted: The rate's p by Holm's method over the primary conditions; None for other conditions.
+        log_odds_p_adjusted: The log-odds' p by Holm's method over the primary conditions; None for others.
     """
 
     to: str
@@ -53,7 +57,7 @@ class ConditionDifference:
     log_odds_p_adjusted: float | None = None
 
     def to_entry(self) -> DifferenceEntry:
-        """One entry of comparison.json's `differences`."""
+        """Convert the difference to an entry of `differences` in comparison.json."""
         return DifferenceEntry(
             to=self.to,
             value=self.rate.value,
@@ -70,12 +74,24 @@ class ConditionDifference:
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """All figures of one condition.
+    """All results of one condition.
 
-    letter_a_share: fraction of contexts in which the option shown first is chosen, None with text answers.
-    orders_agree: fraction of items that are answered alike in both option orders, None without both orders.
-    neutral: is the rate shown to be 0.5 within 0.1? cross_entropy: nats per token, None without a prompt;
-    judge_cross_entropy: the same under a second model (`judged`).
+    Attributes:
+        condition: The condition.
+        answers: Its answers in all contexts.
+        rate: Rate of the matching answer (the one that shows the persona).
+        probability: Mean probability of the matching answer.
+        log_odds: Mean log-odds of the matching answer, in nats.
+        letter_a_share: Fraction of contexts in which the option shown first is chosen; None with text
+            answers.
+        orders_agree: Fraction of items with the same answer in both option orders; None without both orders.
+        neutral: Equivalence test of the rate with 0.5, with a margin of 0.1.
+        cross_entropy: Cross-entropy of the prompt, nats per token; None without a prompt.
+        prompt_tokens: Length of the prompt in tokens; None without a prompt.
+        judge_cross_entropy: Cross-entropy of the prompt under a second model (`judged`), nats per token.
+        differences: Differences to other conditions.
+        collateral: Off-target measures by name, one figure each.
+        off_target: Off-target measures by name, question by question, where available.
     """
 
     condition: Condition
@@ -95,15 +111,15 @@ class ConditionResult:
 
     @property
     def name(self) -> str:
-        """The condition's name."""
+        """Name of the condition."""
         return self.condition.name
 
     def difference(self, to: str) -> ConditionDifference | None:
-        """The difference to the condition of that name, where there is one."""
+        """Return the difference to the condition with the name `to`; None if there is none."""
         return next((d for d in self.differences if d.to == to), None)
 
     def to_entry(self) -> ConditionEntry:
-        """One entry of comparison.json's `conditions`."""
+        """Convert the result to an entry of `conditions` in comparison.json."""
         condition = self.condition
         return ConditionEntry(
             name=condition.name,
@@ -133,7 +149,14 @@ class ConditionResult:
 
 
 def make_entry(condition: Condition, answers: Answers, letters: bool, level: float = 0.95) -> ConditionResult:
-    """A condition's own figures from its answers; differences are added by `with_differences`."""
+    """Compute a condition's results from its answers, without differences (see `with_differences`).
+
+    Args:
+        condition: The condition.
+        answers: Its answers in all contexts.
+        letters: Whether answers are letters, so that the first option's rate is meaningful.
+        level: Coverage of the intervals.
+    """
     hits, groups = answers.chose_matching, answers.group
     return ConditionResult(
         condition,
@@ -150,7 +173,15 @@ def make_entry(condition: Condition, answers: Answers, letters: bool, level: flo
 def with_differences(
     entries: Sequence[ConditionResult], others: Sequence[str], level: float, seed: int
 ) -> list[ConditionResult]:
-    """Every entry with its differences to the entries of the names `others` (the first of them: also to itself, zero)."""
+    """Add to every result its differences to some of the results.
+
+    Args:
+        entries: The results.
+        others: Names of the results to compare with. The first one also has a difference to itself, which is
+            zero.
+        level: Coverage of the intervals.
+        seed: Seed of the permutation tests.
+    """
     known = {entry.name: entry for entry in entries}
     return [
         replace(
@@ -164,7 +195,14 @@ def with_differences(
 
 
 def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> list[ConditionResult]:
-    """Entries with p corrected by Holm's method over the primary ones, for each condition that is compared with."""
+    """Add p-values that are corrected by Holm's method over the primary conditions.
+
+    The correction is separate for each condition that they are compared with.
+
+    Args:
+        entries: The results with their differences.
+        primary: Names of the primary conditions.
+    """
     adjusted: dict[tuple[str, str], tuple[float, float]] = {}
     for to in {d.to for e in entries for d in e.differences}:
         family = [
@@ -184,7 +222,7 @@ def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> lis
 
 
 def orders_agree(answers: Answers) -> float | None:
-    """Fraction of items whose two option orders give the same answer; None where no item was asked in both."""
+    """Return the fraction of items with the same answer in both option orders; None if no item has both."""
     chosen: dict[str, dict[bool, bool]] = {}
     for item, first, hit in zip(answers.item_id, answers.matching_first, answers.chose_matching, strict=True):
         chosen.setdefault(item, {})[bool(first)] = bool(hit)
@@ -206,7 +244,7 @@ def _difference(
 
 
 def _no_difference(entry: ConditionResult) -> ConditionDifference:
-    """A condition against itself: zero, known without a test."""
+    """Return the difference of a condition to itself, which is zero without a test."""
     nothing = Interval(0.0, 0.0, 0.0, entry.rate.n, entry.rate.groups, "the same condition")
     same = PairedDifference(0.0, nothing, 1.0, 1.0, True)
     return ConditionDifference(entry.name, same, same, 0.0)

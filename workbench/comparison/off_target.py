@@ -1,8 +1,8 @@
 """Off-target effects of a condition: agreement with true statements, other personas, unrelated text.
 
 A prompt that lowers sycophancy by lowering every agreement has not made the model honest (dual stance:
-centroid steering against sycophancy also suppressed agreement with true statements), so each effect has these
-next to it. All are plain functions of a model and a condition;
+centroid steering against sycophancy also suppressed agreement with true statements). So these measures are
+reported with each effect. All are plain functions of a model and a condition, for example
 `compare(..., collateral={"truth": lambda m, c: agreement_with_truth(m, c, split).rate})`.
 """
 
@@ -27,15 +27,15 @@ from workbench.personas import Split
 
 @dataclass(frozen=True)
 class OffTargetAnswers:
-    """One measure of one condition, question by question.
+    """Answers to one off-target measure under one condition, question by question.
 
     Attributes:
         part: "true statements", "other personas" or "capability".
-        figure: What comparison.json has of it: a rate, mean log-odds, or nats a token.
-        values: Log-odds of each question, or nats a token of each text.
-        items: The question or text of each value.
-        groups: What belongs together.
-        hits: Was the matching answer the likelier one; None for texts.
+        figure: Summary in comparison.json: a rate, mean log-odds, or nats per token.
+        values: Log-odds of each question, or nats per token of each text.
+        items: Id of each value's question or text.
+        groups: Group of each question or text, for clustered intervals.
+        hits: Whether the matching answer was likelier, for each question; None for texts.
     """
 
     part: str
@@ -47,11 +47,16 @@ class OffTargetAnswers:
 
     @classmethod
     def of(cls, answers: Answers, part: str, figure: float) -> OffTargetAnswers:
-        """From the answers to questions."""
+        """Build the measure from the answers to questions."""
         return cls(part, figure, answers.log_odds, answers.item_id, answers.group, answers.chose_matching)
 
     def rows(self, condition: str, measure: str) -> pd.DataFrame:
-        """Rows of off_target.parquet."""
+        """Return the measure's rows of off_target.parquet.
+
+        Args:
+            condition: Name of the condition.
+            measure: Name of the measure.
+        """
         columns = {"item": self.items, "group": self.groups, "value": self.values}
         frame = pd.DataFrame({"condition": condition, "measure": measure, "part": self.part} | columns)
         return frame.assign(
@@ -62,9 +67,20 @@ class OffTargetAnswers:
 def agreement_with_truth(
     model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None
 ) -> Answers:
-    """Answers on the persona's true statements (`Persona.true_items`): the rate is the fraction that the model agrees with, as it should.
+    """Measure agreement with the persona's true statements (`Persona.true_items`) under a condition.
 
-    Raises UserError where the persona has none.
+    Args:
+        model: A loaded model or its runner.
+        condition: The condition.
+        split: A split of the persona.
+        slot: Place of the prompt in the chat template.
+        n: Number of statements; None for all.
+
+    Returns:
+        The answers; their rate is the fraction of statements that the model agrees with.
+
+    Raises:
+        UserError: The persona has no true statements.
     """
     return condition.answer(model, true_contexts(model, split, slot, n))
 
@@ -72,7 +88,18 @@ def agreement_with_truth(
 def other_persona_rates(
     model: Any, condition: Condition, others: Mapping[str, Split], slot: Slot = "system", n: int | None = None
 ) -> dict[str, Answers]:
-    """Answers on splits of other personas, by name: does the condition move those too?"""
+    """Measure the answers to other personas' questions, to see whether the condition changes these too.
+
+    Args:
+        model: A loaded model or its runner.
+        condition: The condition.
+        others: Splits of other personas by name.
+        slot: Place of the prompt in the chat template.
+        n: Number of questions of each; None for all.
+
+    Returns:
+        The answers by name.
+    """
     return {
         name: condition.answer(model, make_contexts(model, split, slot, n=n))
         for name, split in others.items()
@@ -82,10 +109,17 @@ def other_persona_rates(
 def text_cross_entropy(
     model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system"
 ) -> float:
-    """Mean cross-entropy, nats per token, of texts that have nothing to do with the persona, as the user's words under the condition.
+    """Return the mean cross-entropy, in nats per token, of texts unrelated to the persona.
 
-    After its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan
-    for a soft prompt, which is no text that can precede another.
+    The texts are the user's words, under the condition's intervention and after its prompt (in the system
+    slot or directly before the text). A rise means that the condition harms the model's
+    general capability. The result is nan for a soft prompt, because texts cannot be put after it.
+
+    Args:
+        model: A loaded model or its runner.
+        condition: The condition.
+        texts: The texts.
+        slot: Place of the prompt in the chat template.
     """
     return unrelated_text(model, condition, texts, slot).figure
 
@@ -93,7 +127,7 @@ def text_cross_entropy(
 def unrelated_text(
     model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system"
 ) -> OffTargetAnswers:
-    """`text_cross_entropy` with the figure of every text (no figures for a soft prompt)."""
+    """Measure `text_cross_entropy` with the value of every text; empty for a soft prompt."""
     losses = _text_losses(model, condition, texts, slot)
     figure = sum(loss * n for loss, n in losses) / sum(n for _, n in losses) if losses else math.nan
     names = tuple(f"text {i}" for i in range(len(losses)))
@@ -105,7 +139,7 @@ def unrelated_text(
 def _text_losses(
     model: Any, condition: Condition, texts: Sequence[str], slot: Slot
 ) -> list[tuple[float, int]]:
-    """(nats a token, tokens) of each text; empty for a soft prompt."""
+    """Return (nats per token, number of tokens) of each text; empty for a soft prompt."""
     if not texts:
         raise UserError("expected at least one text to measure")
     if isinstance(condition, SoftPrompt):

@@ -14,15 +14,22 @@ from workbench.comparison.claim_sentences import points, signed
 from workbench.errors import UserError
 from workbench.statistics import Interval, PairedDifference, paired_difference, paired_rate_difference
 
-#: A side effect is small where its 95 % interval is within this: fraction of questions, or nats a token of
-#: unrelated text.
+#: A side effect is small if its 95 % interval is within this margin: a fraction of questions, or nats per
+#: token of unrelated text.
 RATE_MARGIN = 0.10
 TEXT_MARGIN = 0.10
 
 
 @dataclass(frozen=True)
 class PairedAnswers:
-    """One column of log-odds a condition, one row a question and option order. wanted: -1 where less of the persona was wanted, +1 for more."""
+    """Log-odds of all conditions in one table, with one row per question and option order.
+
+    Attributes:
+        log_odds: Table of log-odds with one column per condition.
+        groups: Question group of each row.
+        wanted: Intended direction: -1 for less of the persona, +1 for more.
+        seed: Seed of the permutation tests.
+    """
 
     log_odds: pd.DataFrame
     groups: tuple[Any, ...]
@@ -31,7 +38,7 @@ class PairedAnswers:
 
     @classmethod
     def of(cls, answers: pd.DataFrame | None, wanted: int, seed: int = 0) -> PairedAnswers | None:
-        """From the rows of evaluation.parquet; None where they do not say which question an answer is to."""
+        """Build the table from evaluation.parquet's rows; None if rows or columns are missing."""
         if (
             answers is None
             or not {"condition", "item", "group", "log_odds"} <= set(answers.columns)
@@ -51,15 +58,15 @@ class PairedAnswers:
         return all(name in self.log_odds and bool(np.isfinite(self.log_odds[name]).any()) for name in names)
 
     def effect(self, name: str) -> float:
-        """Mean log-odds in the wanted direction; plus = more of what was wanted."""
+        """Return the mean log-odds of a condition, with the sign changed so that more is always intended."""
         return self.wanted * float(np.nanmean(self.log_odds[name]))
 
     def difference(self, name: str, other: str) -> PairedDifference:
-        """First condition minus second in log-odds, over the questions that both answered."""
+        """Return the first condition minus the second in log-odds, over the questions that both answered."""
         return paired_difference(*self._both(name, other), seed=self.seed)
 
     def rate_difference(self, name: str, other: str) -> PairedDifference:
-        """Paired difference of two conditions in the rate of the matching answer."""
+        """Return the paired difference of two conditions in the rate of the matching answer."""
         a, b, groups = self._both(name, other)
         return paired_rate_difference(a > 0, b > 0, groups, seed=self.seed)
 
@@ -73,10 +80,17 @@ class PairedAnswers:
 
 @dataclass(frozen=True)
 class SideEffect:
-    """One side effect of the prompt.
+    """One side effect of a prompt, with its equivalence margin.
 
-    part: "true statements", "other personas" or "capability"; change: of the rate (-1 to 1), or of the nats a
-    token of unrelated text; within: is the 95 % interval within the margin?
+    Attributes:
+        measure: Name of the off-target measure.
+        part: "true statements", "other personas" or "capability".
+        change: Change of the rate (-1 to 1), or of the cross-entropy of unrelated text (nats per token),
+            against the baseline.
+        unit: "points" or "nats a token".
+        margin: Largest allowed change.
+        within: Whether the 95 % interval of the change is within the margin. For true statements only a fall
+            counts, for capability only a rise, for other personas both.
     """
 
     measure: str
@@ -97,7 +111,17 @@ class SideEffect:
 def side_effects_of(
     rows: pd.DataFrame | None, name: str, baseline: str, seed: int = 0
 ) -> tuple[SideEffect, ...]:
-    """The side effects of one condition, from the rows of off_target.parquet: paired with the baseline, question by question."""
+    """Compute the side effects of one condition, paired with the baseline question by question.
+
+    Args:
+        rows: Rows of off_target.parquet; None if the file is missing.
+        name: Name of the condition.
+        baseline: Name of the condition to compare with.
+        seed: Seed of the permutation tests.
+
+    Returns:
+        One side effect per measure that both conditions have.
+    """
     if rows is None or rows.empty:
         return ()
     kept: Mapping[Any, pd.DataFrame] = dict(tuple(rows.groupby(["measure", "part"], sort=False)))

@@ -1,4 +1,4 @@
-"""What a condition does to each single question: log-odds before and after, flips, and what got worse."""
+"""Changes of single questions by a condition: log-odds before and after, flipped answers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from workbench.schema import EvaluationRow, QuestionRow
 
 
 def question_changes(answers: pd.DataFrame, name: str, baseline: str, wanted: int) -> pd.DataFrame:
-    """One row a question, the largest change first.
+    """Compute the change of each question's log-odds by a condition, largest change first.
 
     Args:
-        answers: The content of evaluation.parquet.
-        name: The condition.
-        baseline: What it is compared with.
-        wanted: -1 where less of the persona is wanted, +1 for more.
+        answers: Contents of evaluation.parquet.
+        name: Name of the condition.
+        baseline: Name of the condition to compare with.
+        wanted: Intended direction: -1 for less of the persona, +1 for more.
 
     Returns:
-        item, group, before, after, change (log-odds, mean over option orders; plus = more of the persona),
-        flipped (the likelier answer is another one), worse (the change is against what was wanted).
+        One row per question: item, group, before, after, change (log-odds, mean over option orders; positive
+        means more of the persona), flipped (the likelier answer changed), worse (the change is in the
+        unintended direction).
 
     Example:
         >>> question_changes(comparison.rows, "resga", "no prompt", -1).query("flipped")  # doctest: +SKIP
@@ -46,17 +47,17 @@ def question_changes(answers: pd.DataFrame, name: str, baseline: str, wanted: in
 
 
 def questions_of_run(directory: str | Path) -> pd.DataFrame:
-    """`question_changes` of a run's chosen prompt, with the texts of the questions.
+    """Compute the changes of single questions by a run's chosen prompt, with the texts of the questions.
 
     Args:
-        directory: The run.
+        directory: The run directory.
 
     Returns:
-        The columns of `question_changes`, and condition, question, matching, not_matching (empty in runs that
-        kept no texts).
+        The columns of `question_changes`, and condition, question, matching, not_matching (empty for runs
+        that did not save the texts).
 
     Raises:
-        UserError: no comparison, no found prompt, or no answers to single questions.
+        UserError: The run has no comparison, no found prompt, or no answers to single questions.
     """
     place = Path(directory)
     comparison = read_comparison(place)

@@ -1,8 +1,8 @@
-"""The fluency of a comparison's prompts, judged a second time by a model that no search optimised.
+"""Cross-entropy of a comparison's prompts under a second model that no search optimized against.
 
-A search that keeps its prompts under a limit of cross-entropy is judged by the model that it searched with;
-another model (the same one without its adapter, or any other) shows whether the prompts read naturally or
-only exploit that one.
+A search that limits the cross-entropy of its prompts measures it with the model that it optimizes. A second
+model (the same one without its adapter, or any other) shows whether the prompts read naturally or only
+exploit the first.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from workbench.errors import UserError
 
 
 def judged(comparison: Comparison, judge: Any, contexts: Contexts, name: str) -> Comparison:
-    """The comparison with every prompt's cross-entropy under a second model.
+    """Add every prompt's cross-entropy under a second model to a comparison.
 
     Args:
-        comparison: Of the searched model.
-        judge: The second model; a HookedTransformer or TransformerBridge.
-        contexts: The judge's own contexts of the same slot.
-        name: Of the judge, for the record.
+        comparison: Comparison on the searched model.
+        judge: The second model, a HookedTransformer or TransformerBridge.
+        contexts: Contexts of the second model with the same slot.
+        name: Name of the second model in the record.
 
     Returns:
-        The comparison whose entries with a prompt have `judge_cross_entropy`, nats a token; None where the
-        prompt's tokens do not survive in the judge's tokenizer.
+        The comparison with `judge_cross_entropy` (nats per token) for each entry with a prompt; None if the
+        prompt's tokens do not survive in the second model's tokenizer.
 
     Example:
         >>> table = wb.compare(model, data.test.take(4), ["be honest"])
-        >>> wb.judged(table, model, wb.make_contexts(model, data.test, n=1), "itself").table["judge_cross_entropy"].notna().tolist()
+        >>> contexts = wb.make_contexts(model, data.test, n=1)
+        >>> wb.judged(table, model, contexts, "itself").table["judge_cross_entropy"].notna().tolist()
         [False, True]
     """
     entries = tuple(
