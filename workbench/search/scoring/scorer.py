@@ -411,7 +411,7 @@ class Scorer:
     ) -> tuple[Float[Tensor, " parent"], Float[Tensor, " candidate"], list[ResidualTail]]:
         """Score parents and some children on some contexts, group by group.
 
-        Children that change at one position run together. `positions` and `rows` are on the CPU.
+        Children that change at one position share a batch. `positions` and `rows` are on the CPU.
         """
         parent_sum = torch.zeros(len(parents), device=self.runner.device)
         child_sum = torch.zeros(len(children), device=self.runner.device)

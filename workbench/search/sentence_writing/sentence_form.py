@@ -65,7 +65,7 @@ class SentenceForm:
     Attributes:
         openings: Beginnings of sentences.
         slots: Templates with gaps for words.
-        kinds: Texts that stand left of each kind of word.
+        kinds: Left contexts of each kind of word.
         joins: Texts that link two words of a list, such as " and".
         never_last: Words that leave a sentence unfinished if they are last.
         abbreviations: Words whose full stop does not end a sentence.
