@@ -84,7 +84,7 @@ class Registry(Mapping[str, T]):
         return added
 
     def discard(self, name: str) -> None:
-        """Remove an entry, so that its name can be registered again (by a notebook cell run twice, or a test).
+        """Remove an entry, so that its name can be registered again (by a notebook cell that is run twice).
 
         Args:
             name: Name of the entry; an unknown name is ignored.
@@ -135,7 +135,7 @@ class Registry(Mapping[str, T]):
 
 
 class UnknownName(UserError, KeyError):
-    """A name that a registry does not have. It is also a KeyError, so that `get` and other mapping methods work."""
+    """A name that a registry does not have; also a KeyError, so that `get` and other mapping methods work."""
 
     __str__ = UserError.__str__
 

@@ -64,7 +64,7 @@ class Context(ShowsFacts):
     lead: str = ""
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """Return the values that are shown in a notebook: the question, its answers and the text around the slot."""
+        """Return what a notebook shows: the question, its answers and the text around the slot."""
         asked = self.item
         item: dict[str, object] = {
             "question": asked.question,
@@ -124,7 +124,7 @@ class Context(ShowsFacts):
         return (*self.suffix_ids, *self.tail)
 
     def ids(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
-        """Return the token ids up to and including the decision token; without a prompt if prompt_ids is None."""
+        """Return the token ids up to and including the decision token; prompt_ids None means no prompt."""
         return self.bare_ids if prompt_ids is None else (*self.prefix_ids, *prompt_ids, *self.suffix_ids)
 
 
@@ -186,7 +186,7 @@ class Contexts(ShowsTable, Sequence[Context]):
 
     @property
     def branched(self) -> Contexts:
-        """The contexts with each one replaced by its branches, the token sequences from which its answers are scored.
+        """The contexts, each replaced by its branches: the token sequences from which its answers are scored.
 
         Each context gets the same number of branches, so a mean over branches is the mean over contexts. The
         contexts are unchanged if all answers are single tokens or they are branches already.
@@ -199,7 +199,7 @@ class Contexts(ShowsTable, Sequence[Context]):
         )
 
     def take(self, n: int, seed: int = 0) -> Contexts:
-        """Draw `n` contexts without replacement, keeping their order; return all if there are not more than n.
+        """Draw `n` contexts without replacement and keep their order; all contexts if there are fewer.
 
         If the answers are counterbalanced over the questions, each matching answer is drawn about equally
         often.

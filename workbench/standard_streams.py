@@ -7,10 +7,10 @@ import sys
 
 
 def replace_closed_streams() -> None:
-    """Replace a closed input or error stream by the null device; exit with code 2 if standard output is closed.
+    """Replace a closed input or error stream by the null device; exit if standard output is closed.
 
     Without this, the next file that is opened would get the closed stream's descriptor, and printed text
-    would be written into that file.
+    would be written into that file. The exit code is 2.
     """
     for number in (0, 2):
         if (sys.stdin, None, sys.stderr)[number] is None:

@@ -1,4 +1,4 @@
-"""Metrics beyond the forced choice of a comparison: open answers and their judges, TruthfulQA's scores, what else a prompt moved."""
+"""Metrics besides forced choice: open answers and judges, TruthfulQA scores, unrelated text, scorecards."""
 
 from workbench.evaluation.changed_forms import PromptRobustness, prompt_forms, prompt_robustness
 from workbench.evaluation.chat_models import Ask, Endpoint, LocalModel, MissingReply, ScriptedModel

@@ -1,8 +1,9 @@
-"""How much of a prompt's effect stays when its form changes and its meaning does not: punctuation, case, quotes, order, another slot.
+"""Measure how much of a prompt's effect remains when its form changes but not its meaning.
 
-Every row is a whole forced-choice measurement against no prompt in the same slot. A prompt whose effect needs
-its exact characters is an adversarial string, whatever it says; a sentence that steers by what it says keeps
-most of its effect.
+Forms differ in punctuation, case, quotes, order of sentences, or slot (the place in the chat where the prompt
+goes). Each form is measured by forced choice, against no prompt in the same slot. If the effect needs the
+exact characters, the prompt is an adversarial string, whatever it says; a sentence that steers by its meaning
+keeps most of its effect.
 """
 
 from __future__ import annotations
@@ -24,20 +25,19 @@ from workbench.personas import Split
 from workbench.slot_contexts import Slot
 from workbench.statistics import cluster_interval
 
-#: A prompt of whose effect the median change of form keeps less is brittle.
+#: A prompt is brittle if its median form keeps less than this fraction of the effect.
 _KEPT = 0.5
 
 
 @dataclass(frozen=True, repr=False)
 class PromptRobustness:
-    """One prompt in other forms.
+    """Effects of one prompt written in several forms.
 
     Attributes:
-        rows: One row per form: form, prompt, slot, effect (log-odds against no prompt in that slot, nats)
-            with its 95 % interval low, high over question groups, and share (of the effect of the prompt as
-            it is).
-        share_kept: Median share over the other forms in the same slot; nan where the prompt itself has no
-            effect.
+        rows: One row per form: form, prompt, slot, effect (change in log-odds relative to no prompt in that
+            slot, in nats), its 95 % interval over question groups (low, high), and share (effect divided by
+            the effect of the prompt as it is).
+        share_kept: Median of share over the other forms in the same slot; nan if the prompt has no effect.
     """
 
     rows: pd.DataFrame
@@ -45,7 +45,7 @@ class PromptRobustness:
 
     @property
     def brittle(self) -> bool:
-        """True where the median change of form keeps less than half of the effect."""
+        """Whether the median form keeps less than half of the prompt's effect."""
         return bool(self.share_kept < _KEPT)
 
     @property
@@ -72,10 +72,20 @@ def prompt_robustness(
     slots: Sequence[Slot] = ("system",),
     n: int | None = None,
 ) -> PromptRobustness:
-    """Measures a prompt, its other forms (`prompt_forms`) and given paraphrases in the first slot, and the prompt itself in the others.
+    """Measure the effect of a prompt, of its other forms (`prompt_forms`) and of given paraphrases.
 
-    n: at most so many items of the split. Raises UserError for a prompt without words or an empty list of
-    slots.
+    All forms are measured in the first slot, the prompt as it is also in the others.
+
+    Args:
+        model: A loaded model or its runner.
+        split: The questions.
+        prompt: Text of the prompt.
+        paraphrases: Other texts with the same meaning.
+        slots: Places in the chat where the prompt goes.
+        n: Number of questions drawn from the split. None: all.
+
+    Raises:
+        UserError: The prompt has no words, or `slots` is empty.
 
     Example:
         >>> prompt_robustness(model, splits.test, "Be wary. Check every name.", ["Be careful and check each name."])  # doctest: +SKIP
@@ -112,9 +122,13 @@ def prompt_robustness(
 
 
 def prompt_forms(prompt: str) -> dict[str, str]:
-    """Other forms of a prompt by name, those left out that would not change it.
+    """Return other forms of a prompt by name; forms that equal the prompt are left out.
 
-    Raises UserError for a prompt without words.
+    Args:
+        prompt: Text of the prompt.
+
+    Raises:
+        UserError: The prompt has no words.
 
     Example:
         >>> prompt_forms("Be calm. Check it.")["sentences in another order"]

@@ -1,8 +1,9 @@
-"""Who is asked in words: a local model, an OpenAI-compatible endpoint, or a script; judges and proposers alike.
+"""Language models that answer a request in words, used as judges and to propose prompts.
 
-A reply that does not come (time-out, refusal, garbage) is `MissingReply`: it is counted and requested again
-with bounded patience, never taken for an answer. A reply that its limit of tokens cut off is `CutReply`: what
-there is of it may be a list of prompts, but never a verdict ("100" cut to "1").
+A model is a local one, an OpenAI-compatible endpoint, or a script. If no usable reply comes (time-out,
+refusal, invalid data), `MissingReply` is raised after a limited number of attempts, so it never counts as an
+answer. A reply that was cut off by its token limit raises `CutReply`: its text may be used as a list of
+prompts, but not as a verdict ("100" may be cut to "1").
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.models.token_text import token_texts
 
-#: Takes a request in words, gives a reply in words; raises `MissingReply` where none came.
+#: A function from a request in words to a reply in words; it raises `MissingReply` if no usable reply came.
 Ask = Callable[[str], str]
 
 
 class MissingReply(Exception):
-    """No usable reply came; the message says why."""
+    """A language model gave no usable reply; the message says why."""
 
 
 class CutReply(MissingReply):
-    """The reply reached its limit of tokens. text: what there is of it."""
+    """A reply was cut off by its token limit.
+
+    Attributes:
+        text: The part of the reply that came.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(f"the reply was cut off by its limit of tokens: {_one_line(text)!r}")
@@ -43,9 +48,14 @@ class CutReply(MissingReply):
 
 
 def whole_lines(ask: Ask, request: str) -> str:
-    """The reply; of one that was cut off, the lines that are whole, or what there is of its only line.
+    """Return a model's reply; of a reply that was cut off, only its complete lines.
 
-    For proposals, whose worth is measured: never for a verdict.
+    If a cut reply has one line, that line is returned. Use it for proposals, which are measured afterwards,
+    and never for a verdict.
+
+    Args:
+        ask: The model, a function from a request to a reply.
+        request: Text of the request.
     """
     try:
         return ask(request)
@@ -55,13 +65,13 @@ def whole_lines(ask: Ask, request: str) -> str:
 
 @dataclass
 class ScriptedModel:
-    """Gives its replies in order, then raises `MissingReply`: the substitute in tests."""
+    """A substitute for a language model in tests: gives its replies in order, then raises `MissingReply`."""
 
     replies: Sequence[str]
     asked: int = 0
 
     def __call__(self, request: str) -> str:
-        """The next reply; `MissingReply` after the last one."""
+        """Return the next reply, whatever the request; raise `MissingReply` after the last one."""
         self.asked += 1
         if self.asked > len(self.replies):
             raise MissingReply("the script has no more replies")
@@ -70,10 +80,15 @@ class ScriptedModel:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model of the workbench that is asked, sampled with a seed that moves with the request's text.
+    """A loaded model that replies to requests; the seed of its sampling depends on the request's length.
 
-    opening: words that its reply begins with, left out of what is given back. one_line: the reply ends with
-    its first line.
+    Attributes:
+        model: A loaded model or its runner.
+        max_new_tokens: Token limit of a reply; a longer reply raises `CutReply`.
+        temperature: Sampling temperature; 0 is greedy.
+        seed: Added to the request's number of tokens to seed the sampling.
+        opening: Words that every reply begins with; they are not in the returned text.
+        one_line: Whether a reply ends with its first line.
     """
 
     model: Any
@@ -84,7 +99,15 @@ class LocalModel:
     one_line: bool = False
 
     def __call__(self, request: str) -> str:
-        """The model's reply to one user message; `MissingReply` where there is no room for one."""
+        """Return the model's reply to one user message.
+
+        Args:
+            request: Text of the message.
+
+        Raises:
+            CutReply: The reply reached its token limit.
+            MissingReply: The request leaves no room for a reply in the model's context.
+        """
         runner = runner_for(self.model)
         ids = runner.encode(runner.render([{"role": "user", "content": request}], self.opening))
         if len(ids) + self.max_new_tokens > runner.shape.n_ctx:
@@ -101,12 +124,12 @@ class LocalModel:
         return runner.decode(new[:stop])
 
     def _ends(self, runner: Runner) -> frozenset[int]:
-        """Tokens that end the reply; with one_line also those that hold a line break."""
+        """Return the tokens that end a reply; with one_line also tokens that contain a line break."""
         return runner.reply_ends | line_breaks(runner) if self.one_line else runner.reply_ends
 
 
 def line_breaks(runner: Runner) -> frozenset[int]:
-    """Ids of the tokens whose text holds a line break, found once per tokenizer."""
+    """Return the ids of the tokens whose text contains a line break; found once per tokenizer."""
     known = runner.tokenizer.__dict__
     if "workbench_line_breaks" not in known:
         texts = token_texts(runner.tokenizer, [[token] for token in range(len(runner.tokenizer))])
@@ -115,7 +138,7 @@ def line_breaks(runner: Runner) -> frozenset[int]:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Python's own would send the key on to whatever address a server names."""
+    """Refuse redirects: Python's handler would send the key to whatever address a server names."""
 
     @override
     def redirect_request(self, *_: Any) -> None:
@@ -127,15 +150,20 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A chat endpoint of OpenAI's form at `base_url` (.../v1).
+    """A chat endpoint with OpenAI's interface.
 
-    key_variable: name of the environment variable that holds the key. temperature: None where the server
-    takes none.
+    Time-outs, rate limits and server errors are tried again; after the last attempt `MissingReply` is raised.
+    It is also raised at once if the server refuses one request (by a content filter, or for its length), with
+    the server's message. A wrong key, model, address or parameter is a UserError.
 
-    Time-outs, rate limits (waiting as long as the server asks, up to `longest_wait`) and server errors are
-    tried again `retries` times; then the reply is `MissingReply`. So is one request that the server refuses
-    (a filter, a length), with the server's words. A key, model or address that it does not know (401, 403,
-    404), or a parameter, is the user's mistake.
+    Attributes:
+        base_url: Address of the interface, ending in /v1.
+        model: Name of the model on the server.
+        key_variable: Name of the environment variable with the key. None: no key is sent.
+        temperature: Sampling temperature. None: not sent, for servers that do not accept it.
+        timeout: Seconds to wait for a reply.
+        retries: Number of attempts after the first.
+        longest_wait: Most seconds between two attempts; a shorter wait that the server names is used.
     """
 
     base_url: str
@@ -151,7 +179,15 @@ class Endpoint:
             raise UserError(f"an endpoint's address begins with http:// or https://, found {self.base_url!r}")
 
     def __call__(self, request: str) -> str:
-        """The endpoint's reply to one user message; `MissingReply` after the last failed attempt."""
+        """Return the endpoint's reply to one user message.
+
+        Args:
+            request: Text of the message.
+
+        Raises:
+            MissingReply: The server refused the request, or the last attempt failed.
+            UserError: The key, the model, the address or a parameter is wrong.
+        """
         problem, post = "no attempt was made", self._post(request)
         for attempt in range(self.retries + 1):
             try:
@@ -205,7 +241,7 @@ class Endpoint:
         return text
 
     def _problem(self, error: urllib.error.HTTPError) -> str:
-        """The server's error, where a retry may help; raises otherwise."""
+        """Describe a server's error if a retry may help; raise an error otherwise."""
         said = f"HTTP {error.code}: {_server_words(error)}"
         if error.code in _RETRIED or error.code >= 500:
             return said
@@ -223,14 +259,14 @@ class Endpoint:
         raise MissingReply(f"{self.base_url} refused this request: {said}") from error
 
 
-#: Statuses that a later attempt may not give, and those of a wrong key, address or model.
+#: HTTP statuses for which a retry may help, and those of a wrong key, address or model.
 _RETRIED = frozenset({408, 409, 425, 429})
 _MISTAKES = frozenset({401, 403, 404, 405})
 _REDIRECTS = range(300, 400)
 
 
 def _server_words(error: urllib.error.HTTPError) -> str:
-    """The message in an error's body, in one line; the status's own words where there is none."""
+    """Return the message in an error's body as one line, or the reason phrase of its status."""
     try:
         body = error.read(1 << 16).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
@@ -246,7 +282,7 @@ def _server_words(error: urllib.error.HTTPError) -> str:
 
 
 def _text_of(content: Any) -> str:
-    """A message's text: a string, or a list of parts of which those with text count."""
+    """Return a message's text: its string, or the joined text of its parts."""
     parts = content if isinstance(content, list) else [{"text": content}]
     return "".join(
         part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
@@ -254,7 +290,7 @@ def _text_of(content: Any) -> str:
 
 
 def _seconds(asked: str, otherwise: float) -> float:
-    """How long a server asks to wait: seconds, or a date."""
+    """Return the seconds that a Retry-After header (seconds or a date) demands, else `otherwise`."""
     try:
         wait = float(asked)
     except ValueError:

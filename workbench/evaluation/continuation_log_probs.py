@@ -1,4 +1,4 @@
-"""A question as the model sees it, with a prompt in its slot, and the log-probability of every token after it."""
+"""Render a question with a prompt, and compute the log-probability of every token of an answer after it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from workbench.models import Runner, TokenLayout, pad_right
 
 
 def ask(runner: Runner, question: str, prompt: str | None, slot: Slot = "system") -> str:
-    """The rendered text up to where the assistant's answer begins. prompt None: the bare question."""
+    """Render a question in the chat template, up to the beginning of the assistant's answer.
+
+    Args:
+        runner: The model's runner.
+        question: Text of the user's message.
+        prompt: Text of the prompt. None: no prompt, the question alone.
+        slot: Place in the chat where the prompt goes.
+    """
     if prompt is None:
         return runner.render([{"role": "user", "content": question}])
     user = {"before_question": f"{prompt}\n{question}", "after_question": f"{question}\n{prompt}"}.get(
@@ -29,19 +36,35 @@ def ask(runner: Runner, question: str, prompt: str | None, slot: Slot = "system"
 
 @dataclass(frozen=True)
 class Continuation:
-    """A text and what is scored after it, with the ids of both; `start` is the first scored token."""
+    """Token ids of a text with an answer after it.
+
+    Attributes:
+        ids: Ids of the text and the answer.
+        start: Index of the first token of the answer, the first that is scored.
+    """
 
     ids: tuple[int, ...]
     start: int
 
     @property
     def n_tokens(self) -> int:
-        """Scored tokens, at least 1."""
+        """Number of scored tokens, at least 1."""
         return len(self.ids) - self.start
 
 
 def continuation(runner: Runner, text: str, answer: str) -> Continuation:
-    """The ids of text + answer, a space between unless the text ends in white space or a bracket. UserError for an empty answer."""
+    """Encode a text followed by an answer.
+
+    A space is put between them unless the text is empty or ends in white space, a bracket or a quote.
+
+    Args:
+        runner: The model's runner.
+        text: The text before the answer.
+        answer: The answer, whose tokens are scored.
+
+    Raises:
+        UserError: The answer adds no token to the text.
+    """
     tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
     plain, whole = runner.encode(text), runner.encode(text + ("" if tight else " ") + answer)
     start = next(
@@ -56,7 +79,18 @@ def continuation(runner: Runner, text: str, answer: str) -> Continuation:
 def token_log_probs(
     runner: Runner, rows: Sequence[Continuation], batch_tokens: int = 8192
 ) -> list[Float[Tensor, " token"]]:
-    """Log p of every scored token given all to its left, nats, float32 on the CPU; one tensor a row. Edits that are on act."""
+    """Compute the log-probability of every scored token, given all tokens to its left.
+
+    Edits of the model that are active (steering, for example) are applied.
+
+    Args:
+        runner: The model's runner.
+        rows: Texts with the answers to score (`continuation`).
+        batch_tokens: Most tokens in one batch, padding included.
+
+    Returns:
+        One float32 tensor per row on the CPU, in nats.
+    """
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for batch in _batches(rows, runner.at_most(batch_tokens)):
         picked = [rows[i] for i in batch]
@@ -76,7 +110,7 @@ def token_log_probs(
 
 
 def _batches(rows: Sequence[Continuation], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers, rows of similar length together, cut so that rows x longest stays within batch_tokens (one row at least)."""
+    """Yield batches of row numbers of similar length: at most batch_tokens tokens with padding, or one row."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
         if batch and (len(batch) + 1) * len(rows[i].ids) > batch_tokens:

@@ -1,14 +1,15 @@
-"""Answers as logs of inspect-ai, so that others' scorers and its viewer can read them.
+"""Write answers as logs of inspect-ai, so that its viewer and other scorers can read them.
 
-The file is inspect's JSON log, version 2, one sample an answer. The model is named `none/NAME`: inspect's
-provider for logs whose model is not to be called, so that `inspect score LOG --scorer includes` needs no
-model. Written into a directory, a log has the name by which `inspect view` finds it (a time and the task);
-under another name give it to inspect by path.
+The file is inspect's JSON log, version 2, with one sample per answer. The model is named `none/NAME`,
+inspect's provider for models that are not to be called, so that `inspect score LOG --scorer includes` needs
+no model. In a directory, a log is named so that `inspect view` finds it (time and task); with another name,
+give inspect its path.
 
-- `write_inspect_log`: open answers; the target is the not matching option (what an answer without the persona
-  says), item, group, matching option and sample number are metadata.
-- `write_inspect_choices`: forced choice; each sample's output is the chosen letter or text with the
-  log-probabilities of both answers (normalised over the two), scored 1 where the matching answer was chosen.
+- `write_inspect_log`: open answers. The target is the not matching option (the answer without the persona);
+  item, group, matching option and sample number are metadata.
+- `write_inspect_choices`: forced choice. The output of a sample is the chosen letter or text with the
+  log-probabilities of both answers (normalised over the two); its score is 1 if the matching answer was
+  chosen.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from workbench.runs import write_json
 def write_inspect_log(
     answers: Sequence[OpenAnswer], path: str | Path, model: str, task: str = "persona"
 ) -> Path:
-    """Writes open answers as a log.
+    """Write open answers as an inspect-ai log.
 
     Args:
-        answers: from `open_answers`.
-        path: a file that ends in .json, or an existing directory, in which the log gets inspect's own kind of
-            name.
-        model: the model's name, for the log.
-        task: the task's name, for the log.
+        answers: Answers from `open_answers`.
+        path: A file that ends in .json, or an existing directory, in which the log gets a name as inspect
+            gives.
+        model: Name of the model in the log.
+        task: Name of the task in the log.
 
     Returns:
         The path of the log.
 
     Raises:
-        UserError: there are no answers, or the suffix is another one.
+        UserError: There are no answers, or the file does not end in .json.
 
     Example:
         >>> write_inspect_log(open_answers(model, items), "open.json", "smollm2-135m")  # doctest: +SKIP
@@ -67,22 +68,23 @@ def write_inspect_choices(
     prompt: str | None = None,
     task: str = "persona",
 ) -> Path:
-    """Writes forced choices with their log-probabilities as a log.
+    """Write forced choices with their log-probabilities as an inspect-ai log.
 
     Args:
-        model: the model that answered; its tokenizer gives the answers' texts.
-        contexts: what was asked.
-        answers: from `answer(model, contexts, prompt)`, one entry per context.
-        path: as for `write_inspect_log`.
-        name: the model's name, for the log.
-        prompt: the text in the slot, or None.
-        task: the task's name, for the log.
+        model: The model that answered; its tokenizer gives the answers' texts.
+        contexts: The questions.
+        answers: Result of `answer(model, contexts, prompt)`, one entry per context.
+        path: A file that ends in .json, or an existing directory, in which the log gets a name as inspect
+            gives.
+        name: Name of the model in the log.
+        prompt: Text of the prompt, or None if there was no prompt.
+        task: Name of the task in the log.
 
     Returns:
         The path of the log.
 
     Raises:
-        UserError: there is not one answer for each context, or the suffix is another one.
+        UserError: The number of answers is not that of contexts, or the file does not end in .json.
 
     Example:
         >>> write_inspect_choices(model, contexts, wb.answer(model, contexts), "choices.json", "organism")  # doctest: +SKIP
@@ -121,10 +123,16 @@ def _open_sample(number: int, answer: OpenAnswer, model: str) -> dict[str, Any]:
 def _choice_sample(
     number: int, context: Any, asked: str, texts: tuple[str, ...], log_odds: float, model: str
 ) -> dict[str, Any]:
-    """One sample of an Inspect log for a question with two answers.
+    """Return one sample of an inspect log for a question with two answers.
 
-    log_odds: log p(matching) - log p(not matching). Of two answers alone log p = -log(1 + exp(-log_odds)),
-    without overflow.
+    Args:
+        number: Id of the sample.
+        context: The question.
+        asked: Text of the whole input.
+        texts: Text of the matching and of the other answer.
+        log_odds: log p(matching) - log p(not matching). Among the two answers alone log p(matching) = -log(1
+            + exp(-log_odds)), which is computed without overflow.
+        model: Name of the model.
     """
     log_probs = [float(-np.logaddexp(0, -log_odds)), float(-np.logaddexp(0, log_odds))]
     chosen = 0 if log_odds > 0 else 1

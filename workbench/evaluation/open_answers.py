@@ -1,4 +1,4 @@
-"""Answers in the model's own words, with the prompt in its slot, for judges and for people."""
+"""Generate answers in the model's own words, with a prompt in its slot, for judges and for readers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ from workbench.personas import Item
 class OpenAnswer:
     """An answer in the model's own words.
 
-    question: what the user said. rendered: what the model saw. text: its answer, without special tokens.
-    finished: it ended by itself within the limit. matching, not_matching: the item's two options, for a
-    judge. sample: number of the sample.
+    Attributes:
+        item_id: Id of the question.
+        group: Question group, the unit of clustering in statistics.
+        question: The user's message.
+        rendered: The whole text before the answer, in the chat template.
+        text: The answer, without special tokens.
+        finished: Whether the model ended the answer within the token limit.
+        matching: The question's option that shows the persona, for a judge.
+        not_matching: The question's other option.
+        sample: Number of the sample of this question.
     """
 
     item_id: str
@@ -44,23 +51,24 @@ def open_answers(
     samples: int = 1,
     seed: int = 0,
 ) -> list[OpenAnswer]:
-    """Let the model answer each item's question in its own words.
+    """Let the model answer each question in its own words.
 
-    Each answer is drawn with a seed of its own, so that it does not depend on what else is in the list. Edits
-    that are active act (also at the decision token of the question).
+    Each answer is sampled with a separate seed, made of `seed`, the position in the list and the number of
+    the sample. Edits of the model that are active (steering, for example) are applied, also at the decision
+    token, the last token before the answer.
 
     Args:
         model: A loaded model or its runner.
         items: Items whose questions are answered.
-        prompt: Text in the slot; None: the bare question.
-        slot: Where the prompt is put.
-        max_new_tokens: Length limit of an answer.
-        temperature: 0: greedy.
-        samples: Answers per item.
-        seed: Of sampling.
+        prompt: Text of the prompt. None: no prompt.
+        slot: Place in the chat where the prompt goes.
+        max_new_tokens: Most tokens of an answer.
+        temperature: Sampling temperature; 0 is greedy.
+        samples: Number of answers per question.
+        seed: Seed of the sampling.
 
     Returns:
-        `samples` answers per item, in order.
+        `samples` answers per question, in the order of the questions.
 
     Example:
         >>> [len(a.text) > 0 for a in wb.open_answers(model, data.test.items[:1], max_new_tokens=4)]

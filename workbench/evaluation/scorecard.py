@@ -1,8 +1,9 @@
-"""All metrics of one model under one prompt on one table: the persona by letters, by text and in the model's own words, and what else moved.
+"""All metrics of one model with one prompt in one table, the scorecard.
 
-A prompt may be good by one metric and nothing by another (letters of a small model are blind while the
-fraction of A swings from 0.03 to 1); and less of a persona may be less of everything. So they are shown
-together, each with its chance level and its n.
+It has the persona by letters, by answer texts and in open answers, and the side effects of the prompt. One
+metric alone can mislead: the letters of a small model may say nothing about the persona while its fraction of
+A moves from 0.03 to 1, and a prompt that lowers a persona may lower everything else too. Each metric is shown
+with its chance level and its n.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class ScorecardExtras:
     """Additional measurements of a scorecard, next to the forced choices; empty ones are left out.
 
     Attributes:
-        capability: A split whose matching options are the correct ones (CAA's MMLU).
-        texts: Unrelated texts, for perplexity.
+        capability: Questions whose matching options are the correct ones (CAA's MMLU).
+        texts: Texts unrelated to the persona, for perplexity.
         truthful: TruthfulQA questions.
-        judge: Of open answers.
-        n_open: Questions that are answered openly.
-        max_new_tokens: Length limit of an open answer.
+        judge: Judge of the open answers. None: only refusals are counted.
+        n_open: Number of questions that are answered in the model's own words.
+        max_new_tokens: Most tokens of an open answer.
 
     Example:
         >>> wb.ScorecardExtras(texts=["the river is wide ."]).n_open
@@ -58,19 +59,21 @@ def evaluate(
     n: int | None = None,
     seed: int = 0,
 ) -> Scorecard:
-    """The scorecard of a model on a split, under a prompt or none. Edits that are active (`condition.edit(model)`) act.
+    """Measure the scorecard of a model on a split, with or without a prompt.
+
+    Edits of the model that are active (`condition.edit(model)`) are applied.
 
     Args:
         model: A loaded model or its runner.
         split: The questions.
-        prompt: Text in the slot; None: the bare question.
-        slot: Where the prompt is put.
-        extras: What else is measured.
-        n: At most so many items; None: all.
-        seed: Of the draw of items.
+        prompt: Text of the prompt. None: no prompt.
+        slot: Place in the chat where the prompt goes.
+        extras: Additional measurements. None: forced choices only.
+        n: Number of questions drawn from the split. None: all.
+        seed: Seed of the drawing of questions.
 
     Returns:
-        One metric per row, each with its interval over groups, its chance level and its n.
+        One metric per row, each with its interval over question groups, its chance level and its n.
 
     Example:
         >>> card = wb.evaluate(model, data.test, "be honest", n=4)
@@ -103,7 +106,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _ForcedChoice:
-    """How forced choices are read: under a prompt or none, on at most n items of a split."""
+    """Settings of the forced choices of a scorecard: model, prompt, slot, and the number of questions drawn."""
 
     model: Any
     prompt: str | None
@@ -123,7 +126,7 @@ class _ForcedChoice:
         return ScorecardMetric(name, rate_interval(answers.chose_matching, answers.group), 0.5, meaning)
 
     def by_letter(self, split: Split) -> list[ScorecardMetric]:
-        """The persona by letter, and how far the model leans on the first one."""
+        """Return two metrics: the persona by letter, and how often the option shown first is chosen."""
         answers = self.answers(split, "letters")
         first = answers.chose_matching == answers.matching_first
         chosen, leaning = (rate_interval(values, answers.group) for values in (answers.chose_matching, first))
@@ -137,10 +140,10 @@ class _ForcedChoice:
         ]
 
     def by_text(self, split: Split) -> list[ScorecardMetric]:
-        """The choice by the options' texts.
+        """Return the metric of the choice between the options' texts.
 
-        Items of which one option is the beginning of the other cannot be compared: they are counted as
-        missing; where that is all of them, there is no such metric.
+        Items of which one option is the beginning of the other cannot be compared and are counted as missing.
+        If no item can be compared, there is no metric.
         """
         asked = split if self.n is None else split.take(self.n, self.seed)
         told = replace(
@@ -166,7 +169,7 @@ def _comparable(model: Any, split: Split, item: Item, slot: Slot) -> bool:
 def _open(
     model: Any, split: Split, prompt: str | None, slot: Slot, extras: ScorecardExtras
 ) -> list[ScorecardMetric]:
-    """Refusals, and the judge's verdicts where there is one, on the same greedy answers."""
+    """Return the rate of refusals and, with a judge, its mean verdict, on the same greedy answers."""
     answers = open_answers(model, split.items, prompt, slot, extras.max_new_tokens)
     found = [judge_all(answers, REFUSAL).metric("refusals", "open answers that decline, by pattern")]
     if extras.judge is not None:

@@ -1,4 +1,4 @@
-"""A figure with all that is needed to read it: interval, chance level, how many questions, how many are missing."""
+"""A metric with everything needed to read it: interval, chance level, numbers of questions and missing ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from workbench.statistics import Interval
 
 @dataclass(frozen=True)
 class ScorecardMetric:
-    """One line of a scorecard.
+    """One metric of a scorecard.
 
-    value: with its interval, n and groups. chance: what a model that knows nothing scores, None where there
-    is no such level. meaning: in words. missing: questions without a usable verdict (they are in no figure).
-    unit: "share", or "nats per token".
+    Attributes:
+        name: Name of the metric.
+        value: Estimate with its interval, number of questions and number of groups.
+        chance: Value of a model that knows nothing; None if there is no such level.
+        meaning: Description of the metric in words.
+        missing: Number of questions without a usable verdict; they are left out of the estimate.
+        unit: Unit of the value: "share" (0 to 1) or "nats a token".
     """
 
     name: str
@@ -29,7 +33,7 @@ class ScorecardMetric:
     unit: str = "share"
 
     def row(self) -> dict[str, Any]:
-        """One row of a table."""
+        """Return the metric as one row of a table, a dictionary from column to value."""
         v = self.value
         about = {
             "unit": self.unit,
@@ -44,7 +48,7 @@ class ScorecardMetric:
 
 @dataclass(frozen=True, repr=False)
 class Scorecard(ShowsTable):
-    """Metrics of one model under one prompt (and whatever edits were on)."""
+    """All metrics of one model with one prompt, under the edits that were active."""
 
     metrics: tuple[ScorecardMetric, ...]
     title: str = ""
@@ -57,16 +61,20 @@ class Scorecard(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per metric."""
+        """Table with one row per metric."""
         return pd.DataFrame([metric.row() for metric in self.metrics])
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return the title of the scorecard and its table, to show in a notebook."""
         return self.title, self.table
 
 
 def beside(cards: dict[str, Scorecard]) -> pd.DataFrame:
-    """Several scorecards side by side: one row per metric, one column per card (value), and chance."""
+    """Compare several scorecards in one table: one row per metric, one column per card, and the chance level.
+
+    Args:
+        cards: Scorecards by the title of their column.
+    """
     names: Sequence[str] = list(dict.fromkeys(m.name for card in cards.values() for m in card))
     found = {title: {m.name: m.value.estimate for m in card} for title, card in cards.items()}
     chance = {m.name: m.chance for card in cards.values() for m in card}

@@ -1,4 +1,4 @@
-"""What a prompt does to text that it has nothing to do with: its cross-entropy after the prompt ("generative sanity" of arXiv 2601.02896)."""
+"""How a prompt changes the cross-entropy of unrelated text ("generative sanity" in arXiv 2601.02896)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,19 @@ from workbench.statistics import cluster_interval
 def text_cross_entropies(
     model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system"
 ) -> list[tuple[float, int]]:
-    """(mean cross-entropy in nats per token, tokens) of each text as the user's words: after the prompt in the system slot or left of them.
+    """Compute the mean cross-entropy of each text, given as the user's message after a prompt.
 
-    Edits that are on act.
+    Edits of the model that are active (steering, for example) are applied.
+
+    Args:
+        model: A loaded model or its runner.
+        texts: Texts unrelated to the persona.
+        prompt: Text of the prompt. None: no prompt.
+        slot: "system" puts the prompt into the system message; any other slot puts it before the text in the
+            user's message.
+
+    Returns:
+        For each text, its mean cross-entropy in nats per token and its number of tokens.
     """
     runner = runner_for(model)
     if not texts:
@@ -31,7 +41,17 @@ def text_cross_entropies(
 def perplexity(
     model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system"
 ) -> ScorecardMetric:
-    """Cross-entropy of unrelated texts, mean over texts, in nats per token (its exponential is the perplexity); chance: log d_vocab."""
+    """Compute the mean cross-entropy of unrelated texts in nats per token; its exponential is the perplexity.
+
+    Args:
+        model: A loaded model or its runner.
+        texts: Texts unrelated to the persona.
+        prompt: Text of the prompt. None: no prompt.
+        slot: Place in the chat where the prompt goes, as in `text_cross_entropies`.
+
+    Returns:
+        A metric with an interval over texts; its chance level is log d_vocab.
+    """
     values = [value for value, _ in text_cross_entropies(model, texts, prompt, slot)]
     interval = cluster_interval(values, [f"text {i}" for i in range(len(values))])
     chance = math.log(runner_for(model).shape.d_vocab)

@@ -1,4 +1,4 @@
-"""SAEs: loaded, checked against the model, trained. The only importer of sae_lens."""
+"""Load SAEs, check them against the model, and train them. The only importer of sae_lens."""
 
 from workbench.sae.formats.sae_format import SAE_FORMATS, SaeFormat, SaeLocation, register_sae_format
 from workbench.sae.formats.sae_lens_release import PRESETS

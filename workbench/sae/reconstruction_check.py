@@ -1,18 +1,17 @@
-"""Does an SAE fit this model? Explained variance on the model's own text, at its layer and at the neighbours.
+"""Check whether an SAE fits a model, by its explained variance on the model's own text.
 
-An SAE of another model, of another layer (off by one), or for residuals that were scaled or centred
-otherwise, loads without complaint when the width fits. It gives itself away by what it explains:
+An SAE of another model, of another layer (off by one), or trained on scaled or centred residuals, loads
+without an error if the width is right, but explains little of the activations.
 
-1. Text is run, position 0 left out, and the activations at layer L - 1, L and L + 1 of the same hook are
-   kept.
+1. The model is run on text, and the activations at layers L - 1, L and L + 1 of the SAE's hook are kept,
+   without position 0.
 2. Each is reconstructed; explained variance = 1 - |x - reconstruction|^2 / |x - mean|^2, summed over tokens.
-3. A warning is given below `floor`, and where a neighbour is explained better than the layer that the file
-   names.
+3. A warning is given if it is below `floor`, or if a neighbouring layer is explained better than the layer
+   that the SAE's file names.
 
-`load_sae(name, model)` runs it on text that the model writes (`own_text`), `rank_latents` on the train
-questions as the model meets them. Splicing tells how much of the model's own prediction survives:
-cross-entropy with the site's activations replaced by their reconstruction, compared with the clean text's and
-with replacing them by their mean.
+`load_sae(name, model)` runs the check on text that the model writes (`own_text`), `rank_latents` on the
+training questions. `splice` measures how much of the model's prediction survives: its cross-entropy when the
+activations are replaced by their reconstruction, compared with unchanged activations and with their mean.
 """
 
 from __future__ import annotations
@@ -39,9 +38,12 @@ COMPARED = 4096
 
 @dataclass(frozen=True)
 class SpliceEvaluation:
-    """Mean cross-entropy in nats per token: clean, with the reconstruction in place, with the mean in place.
+    """Cross-entropy of a text when a site's activations are replaced, in nats per token.
 
-    recovered: (ablated - spliced) / (ablated - clean), 1 is perfect.
+    Attributes:
+        clean: With unchanged activations.
+        spliced: With the SAE's reconstruction of the activations.
+        ablated: With the mean activation at every token.
     """
 
     clean: float
@@ -50,13 +52,16 @@ class SpliceEvaluation:
 
     @property
     def recovered(self) -> float | None:
-        """Fraction of what the site contributes that the reconstruction keeps; None where its absence does no harm."""
+        """Fraction of the loss recovered by the reconstruction: (ablated - spliced) / (ablated - clean); 1 is perfect.
+
+        None if ablation does not raise the cross-entropy.
+        """
         gap = self.ablated - self.clean
         return (self.ablated - self.spliced) / gap if gap > 0 else None
 
 
 def explained_variance(sae: Sae, x: Float[Tensor, "n d_model"]) -> float:
-    """1 - |x - reconstruction|^2 / |x - mean|^2, both summed over rows."""
+    """Compute 1 - |x - reconstruction|^2 / |x - mean|^2, with both terms summed over rows."""
     x = x.float()
     left = (x - sae.reconstruct(x)).square().sum()
     return float(1 - left / (x - x.mean(dim=0)).square().sum())
@@ -65,7 +70,18 @@ def explained_variance(sae: Sae, x: Float[Tensor, "n d_model"]) -> float:
 def check_sae(
     sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192
 ) -> SaeCheck:
-    """Runs the check on token sequences (a few thousand tokens suffice). UserError where SAE and model do not fit at all."""
+    """Check how well an SAE reconstructs a model's activations; a few thousand tokens suffice.
+
+    Args:
+        sae: The SAE.
+        model: A loaded model or its runner.
+        sequences: Token ids of the text.
+        floor: Explained variance below which the result has a warning.
+        batch_tokens: Most tokens in one batch.
+
+    Raises:
+        UserError: The model does not have the SAE's site or width, or the text is too short.
+    """
     runner = runner_for(model)
     sae.check(runner)
     layers = [
@@ -92,9 +108,16 @@ def check_sae(
 
 
 def own_text(model: Any, n: int = 16, length: int = 32, seed: int = 0) -> list[list[int]]:
-    """`n` token sequences that the model writes by itself: the token that begins a text, and `length` more drawn at temperature 1.
+    """Let the model write text at temperature 1, as token sequences.
 
-    Not counted into the model's meter.
+    The cost is not counted in the model's meter.
+
+    Args:
+        model: A loaded model or its runner.
+        n: Number of sequences.
+        length: Number of tokens that are sampled after the first token of each sequence (BOS if there is
+            one).
+        seed: Seed of the sampling.
     """
     runner = runner_for(model)
     tokenizer, meter = runner.tokenizer, runner.meter
@@ -111,7 +134,19 @@ def own_text(model: Any, n: int = 16, length: int = 32, seed: int = 0) -> list[l
 def splice(
     sae: Sae, model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int = 4096
 ) -> SpliceEvaluation:
-    """Cross-entropy of the sequences' tokens: clean, spliced, ablated. Position 0 is left as it is."""
+    """Measure the cross-entropy of text with a site's activations replaced by their reconstruction.
+
+    Position 0 is left unchanged.
+
+    Args:
+        sae: The SAE.
+        model: A loaded model or its runner.
+        sequences: Token ids of the text.
+        batch_tokens: Most tokens in one batch.
+
+    Returns:
+        Cross-entropies with unchanged activations, with the reconstruction, and with the mean.
+    """
     runner = runner_for(model)
     mean = token_states(runner, sequences, [sae.site], batch_tokens)[sae.site].mean(dim=0)
 
@@ -131,7 +166,17 @@ def splice(
 def token_states(
     runner: Runner, sequences: Sequence[Sequence[int]], sites: Sequence[Site], batch_tokens: int = 8192
 ) -> dict[Site, Float[Tensor, "n d_model"]]:
-    """Activations of all tokens but the first of each sequence, float32 on the CPU, heads flattened."""
+    """Read the activations of all tokens but the first of each sequence.
+
+    Args:
+        runner: The model's runner.
+        sequences: Token ids of the text.
+        sites: Where in the model to read.
+        batch_tokens: Most tokens in one batch.
+
+    Returns:
+        For each site, float32 [token, width] on the CPU, with attention heads flattened.
+    """
     kept: dict[Site, list[Tensor]] = {site: [] for site in sites}
     usable = [s for s in sequences if len(s) > 1]
     if not usable:

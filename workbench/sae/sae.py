@@ -1,10 +1,10 @@
-"""An SAE at a named site of a model: sae-lens's module with a small, checked interface.
+"""An SAE at a site of a model: SAELens's module with a small, checked interface.
 
-- `encode`, `decode`, `reconstruct` are sae-lens's own.
-- `encode_some` reads a few latents from their own rows only. That is exact for ReLU, JumpReLU and gated SAEs;
-  TopK needs all pre-activations to know which win, so there all are computed and the few are picked.
+- `encode`, `decode` and `reconstruct` are those of SAELens.
+- `encode_some` computes a few latents from their rows only. This is exact for ReLU, JumpReLU and gated SAEs.
+  In a TopK SAE the latents compete, so all pre-activations are computed and the few are picked.
 - A latent that is off has no gradient.
-- Activations may be on any device: they are moved to the SAE's, and what comes out is where they were.
+- Activations may be on any device: they are moved to the SAE's device, and results are moved back.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ from workbench.html_text import html_facts
 from workbench.models import Site, runner_for
 from workbench.sae.sae_check import SaeCheck
 
-#: Architectures whose latents do not compete: a latent's activation depends on its own row alone.
+#: Architectures whose latents do not compete: a latent's activation does not depend on other latents' rows.
 SEPARATE = ("standard", "jumprelu", "gated")
 COMPETING = ("topk", "abstopk")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sae:
-    """An SAE and the site it was trained at.
+    """An SAE with the site it was trained at.
 
-    module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the text of the model that it
-    was loaded for; None where it was loaded without one.
+    Attributes:
+        name: Name or path under which the SAE was loaded.
+        site: Site in the model whose activations the SAE reads.
+        module: SAELens's SAE, frozen, in evaluation mode.
+        fit: How well the SAE reconstructs text of the model that it was loaded for; None if it was loaded
+            without a model.
     """
 
     name: str
@@ -53,7 +57,10 @@ class Sae:
 
     @property
     def architecture(self) -> str:
-        """sae-lens's name: standard (ReLU), jumprelu, gated, topk, abstopk. BatchTopK is saved as jumprelu."""
+        """SAELens's name of the architecture: standard (ReLU), jumprelu, gated, topk or abstopk.
+
+        SAELens saves a BatchTopK SAE as jumprelu.
+        """
         return self.module.cfg.architecture()
 
     @property
@@ -63,37 +70,37 @@ class Sae:
 
     @property
     def d_in(self) -> int:
-        """Width of what it reads."""
+        """Width of the activations that the SAE reads."""
         return self.module.cfg.d_in
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the SAE's weights."""
         return self.module.W_enc.device
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_model"]:
-        """Decoder rows: what one unit of a latent writes."""
+        """Decoder rows: the vector that one unit of each latent adds to the reconstruction."""
         return self.module.W_dec.detach()
 
     @property
     def W_enc(self) -> Float[Tensor, "d_model d_sae"]:
-        """Encoder columns: what a latent looks for."""
+        """Encoder columns: the direction that each latent reads in the activations."""
         return self.module.W_enc.detach()
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the file says about its making: model, hook, training."""
+        """Entries of the SAE's file about its training: model, hook, data."""
         return self.module.cfg.metadata.to_dict()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What its file says of how it computes (k, normalisation, ...) and of its making; the place of its weights is left out."""
+        """Entries of the SAE's file about its computation (k, normalisation, ...) and training, without the device."""
         return {name: value for name, value in self.module.cfg.to_dict().items() if name != "device"}
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when the site or any weight does."""
+        """Sixteen hex digits that change if the site, the architecture or any weight changes."""
         digest = hashlib.sha256(f"{self.site.name} {self.architecture}".encode())
         for name, weight in sorted(self.module.state_dict().items()):
             digest.update(
@@ -102,7 +109,14 @@ class Sae:
         return digest.hexdigest()[:16]
 
     def check(self, model: Any) -> Sae:
-        """Itself; UserError if the model has no such layer or hook, or another width there."""
+        """Check that the SAE fits a model, and return the SAE.
+
+        Args:
+            model: A loaded model or its runner.
+
+        Raises:
+            UserError: The model does not have the SAE's layer or hook, or has another width there.
+        """
         runner = runner_for(model)
         site, shape = self.site.checked(runner.shape.n_layers), runner.shape
         width = shape.n_heads * shape.d_head if site.hook == "z" else shape.d_model
@@ -115,11 +129,26 @@ class Sae:
         return self
 
     def encode(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_sae"]:
-        """Activations of all latents, 0 where they are off; differentiable, float32. x: [..., d_model], for heads also [..., head, d_head]."""
+        """Compute the activations of all latents; a latent that is off has activation 0.
+
+        Args:
+            x: Activations [..., d_model]; for attention heads also [..., head, d_head].
+
+        Returns:
+            float32 [..., d_sae], differentiable.
+        """
         return self.module.encode(self._flat(x)).float().to(x.device)
 
     def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
-        """The vector that activations stand for. SAEs that normalise their input at run time need `reconstruct`."""
+        """Compute the reconstruction from latent activations, in float32.
+
+        Args:
+            activations: Activations of all latents [..., d_sae].
+
+        Raises:
+            UserError: The SAE normalises each input, so that activations alone cannot be decoded: use
+                `reconstruct`.
+        """
         if self.module.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
             raise UserError(
                 f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)"
@@ -130,13 +159,21 @@ class Sae:
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """decode(encode(x)), float32, in the shape of x, without a graph."""
+        """Compute the SAE's reconstruction of activations: float32, in the shape of x, without gradients."""
         return self.module.decode(self.module.encode(self._flat(x))).float().reshape(x.shape).to(x.device)
 
     def encode_some(
         self, x: Float[Tensor, "*shape"], latents: Sequence[int]
     ) -> Float[Tensor, "*batch latent"]:
-        """Activations of some latents, in the order given; equals encode(x)[..., latents]. Differentiable, float32."""
+        """Compute the activations of some latents only; equal to encode(x)[..., latents].
+
+        Args:
+            x: Activations [..., d_model]; for attention heads also [..., head, d_head].
+            latents: Numbers of the latents, in the order of the result.
+
+        Returns:
+            float32 [..., latent], differentiable.
+        """
         index, here = self._index(latents), self._flat(x)
         if self.architecture in COMPETING:
             return self.encode(here)[..., index].to(x.device)
@@ -153,7 +190,15 @@ class Sae:
     def pre_activations(
         self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None
     ) -> Float[Tensor, "*batch latent"]:
-        """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
+        """Compute the inputs of the latents' non-linearity (in a gated SAE those of the magnitude path).
+
+        Args:
+            x: Activations [..., d_model]; for attention heads also [..., head, d_head].
+            latents: Numbers of the latents. None: all latents.
+
+        Returns:
+            float32 [..., latent], differentiable.
+        """
         module: Any = self.module
         index = slice(None) if latents is None else self._index(latents)
         weights, here = module.W_enc[:, index], self._flat(x)
@@ -166,13 +211,20 @@ class Sae:
         return before.float().to(x.device)
 
     def neuronpedia(self, latent: int) -> str | None:
-        """Address of the latent's page, where the SAE's card names one."""
+        """Return the address of a latent's page on Neuronpedia, or None if the SAE's file does not name one."""
         (latent,) = self._index([latent]).tolist()
         page = self.metadata.get("neuronpedia_id")
         return f"https://www.neuronpedia.org/{page}/{latent}" if page else None
 
     def rows(self, latents: Sequence[int]) -> LatentRows:
-        """Those latents alone, so that the rest can leave the memory. UserError for TopK, whose latents compete."""
+        """Return a small SAE of the given latents only, so that the whole SAE can be freed from memory.
+
+        Args:
+            latents: Numbers of the latents.
+
+        Raises:
+            UserError: The SAE is a TopK SAE, whose latents compete and cannot be computed separately.
+        """
         if self.architecture in COMPETING:
             raise UserError(
                 f"SAE {self.name!r} is a {self.architecture}: its latents compete, so none can be read without the others"
@@ -203,7 +255,7 @@ class Sae:
         return html_facts(facts | ({"Neuronpedia": str(page)} if page else {}), f"SAE {self.name}")
 
     def _flat(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_model"]:
-        """Activations on the SAE's device; those of an attention's heads [..., head, d_head] as one vector."""
+        """Return activations on the SAE's device, with those of attention heads [..., head, d_head] flattened."""
         x = x.to(self.device)
         return x.flatten(-2) if self.site.hook == "z" and x.shape[-1] != self.d_in else x
 
@@ -217,26 +269,26 @@ class Sae:
 
 @dataclass(frozen=True, eq=False)
 class LatentRows:
-    """A few latents of an SAE, addressed by the numbers they have in the whole of it."""
+    """A few latents cut out of an SAE, addressed by their numbers in the whole SAE."""
 
     small: Sae
     latents: tuple[int, ...]
 
     @property
     def site(self) -> Site:
-        """Where the SAE reads."""
+        """Site in the model whose activations the SAE reads."""
         return self.small.site
 
     def encode_some(
         self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]
     ) -> Float[Tensor, "*batch latent"]:
-        """As `Sae.encode_some`."""
+        """Compute the activations of some of the kept latents, as `Sae.encode_some`."""
         return self.small.encode_some(x, self._local(latents))
 
     def pre_activations(
         self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]
     ) -> Float[Tensor, "*batch latent"]:
-        """As `Sae.pre_activations`."""
+        """Compute the inputs of the non-linearity of some of the kept latents, as `Sae.pre_activations`."""
         return self.small.pre_activations(x, self._local(latents))
 
     def _local(self, latents: Sequence[int]) -> list[int]:

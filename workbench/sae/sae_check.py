@@ -1,4 +1,4 @@
-"""What was found when an SAE read the model's own text (`reconstruction_check` finds it)."""
+"""Result of the check whether an SAE fits a model (`reconstruction_check` runs it)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-#: Column of tables: the unit of a latent's density.
+#: Column header for the density of latents, with its unit.
 DENSITY_HEADER = "density (fraction of tokens)"
 
 
 @dataclass(frozen=True)
 class SaeCheck:
-    """How well an SAE fits a model.
+    """How well an SAE reconstructs a model's activations on some text.
 
-    explained_variance: at the SAE's own layer, 1 is perfect, below 0 worse than the mean. by_layer: at the
-    neighbours too, on at most COMPARED tokens. l0: latents active at a token, mean. density: of each latent,
-    the fraction of tokens on which it is active. tokens: how many were read (the first of each text is not);
-    every density, L0 and explained variance is over these.
+    All figures leave out the first token of each text.
+
+    Attributes:
+        explained_variance: At the SAE's layer; 1 is perfect, below 0 is worse than the mean activation.
+        by_layer: Explained variance at the SAE's layer and its neighbours, on at most COMPARED tokens.
+        l0: Mean number of active latents per token.
+        density: For each latent, the fraction of tokens on which it is active.
+        tokens: Number of tokens read.
+        warnings: What suggests that the SAE does not fit the model, in words.
     """
 
     explained_variance: float
@@ -30,10 +35,10 @@ class SaeCheck:
 
     @property
     def silent(self) -> int:
-        """Latents that never fired on this text."""
+        """Number of latents that were never active on this text."""
         return int((self.density == 0).sum())
 
     @property
     def summary(self) -> str:
-        """One line: explained variance, L0 and the text that they are of."""
+        """Explained variance, L0 and number of tokens in one line of text."""
         return f"explained variance {self.explained_variance:.2f} and L0 {self.l0:.1f} on {self.tokens:,} tokens of the model's own text"

@@ -1,4 +1,7 @@
-"""Loading an SAE of any known format (`formats/`, one file each), checked against the model; safetensors only."""
+"""Load an SAE of any known format (`formats/`, one file each) and check it against the model.
+
+Weights are read from safetensors files only.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +34,26 @@ def load_sae(
     dtype: str = "float32",
     activation_scale: float | None = None,
 ) -> Sae:
-    """Load an SAE, frozen, in `dtype`.
+    """Load an SAE, frozen, and check that it fits a model.
 
-    With a model the reconstruction check is run on text that the model writes: the result is `Sae.fit`, and
-    what is wrong with it a Python warning.
+    With a model, the SAE reconstructs text that the model writes. The result is `Sae.fit`, and a bad fit
+    gives a Python warning.
 
     Args:
-        name: "organism", a key of PRESETS, "release/id" of SAELens, or a directory that SAELens wrote.
-        model: If given, width, layer and hook are checked against it.
-        site: Needed only where the file does not name its hook.
-        device: The model's when None; without a model the CPU.
-        dtype: Of the weights.
-        activation_scale: The factor that training multiplied activations by, for files that do not hold it in
-            their weights.
+        name: "organism" (the SAE of the embedded model), a key of PRESETS, "release/id" of SAELens, or a
+            directory that SAELens wrote.
+        model: Model whose width, layer and hook must fit the SAE. None: no check.
+        site: Site that the SAE reads; needed only if its file does not name a hook.
+        device: Device of the weights. None: the model's device, or the CPU without a model.
+        dtype: Type of the weights.
+        activation_scale: Factor by which activations were multiplied in training, for SAEs whose weights do
+            not contain it.
 
     Returns:
         The SAE with `encode`, `decode`, `W_dec` and its `site`.
 
     Raises:
-        UserError: Everything that cannot be found, read or fitted; a `site` that contradicts the file.
+        UserError: The SAE cannot be found or read, does not fit the model, or `site` contradicts its file.
 
     Example:
         >>> sae = wb.load_sae("organism", model)
@@ -73,9 +77,15 @@ def load_sae(
 
 
 def saes_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(named presets, "release (n)" of sae-lens's registry) that were trained on this very model, by its name here or on the hub.
+    """List the SAEs that were trained on a model, without loading any.
 
-    Nothing is loaded; whether one fits is measured by `check_sae` on the model's own text.
+    Whether an SAE fits is measured by `check_sae` on the model's own text.
+
+    Args:
+        name: Name of the model in the workbench or on the Hugging Face hub.
+
+    Returns:
+        The names of presets, and the releases in SAELens's registry as "release (number of SAEs)".
     """
     repository = REPOSITORIES.get(name.lower(), name)
     short = next((key for key, value in REPOSITORIES.items() if value == repository), name)
@@ -86,9 +96,9 @@ def saes_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, given: float | None) -> None:
-    """Takes a scale of the activations into the weights, so that the SAE reads the model's own activations.
+    """Fold the scale of the training activations into the weights, so that the SAE reads unscaled activations.
 
-    Without it every activation, and so every latent, is wrong by the factor, and nothing else tells.
+    Without this, every activation and so every latent would be wrong by the factor, with no other sign of it.
     """
     method = module.cfg.normalize_activations
     if method in ("none", "layer_norm", "constant_norm_rescale"):
@@ -113,7 +123,7 @@ def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, 
 
 
 def _saved_scale(directory: Path | None) -> float | None:
-    """The factor in sae-lens's own file next to a checkpoint's weights."""
+    """Return the factor in SAELens's file next to a checkpoint's weights, or None if there is no such file."""
     file = directory / ACTIVATION_SCALER_CFG_FILENAME if directory is not None else None
     if file is None or not file.is_file():
         return None
@@ -125,7 +135,14 @@ def _saved_scale(directory: Path | None) -> float | None:
 
 
 def find_sae(name: str | Path) -> SaeLocation:
-    """Resolves a name without loading anything. UserError where no format knows it."""
+    """Return the location of an SAE without loading it.
+
+    Args:
+        name: Name or path, as in `load_sae`.
+
+    Raises:
+        UserError: No format knows the name.
+    """
     return _resolve(name)[1]
 
 
@@ -140,7 +157,7 @@ def _resolve(name: str | Path) -> tuple[SaeFormat, SaeLocation]:
 
 
 def _site(name: str, module: SAE[Any], given: Site | None) -> Site:
-    """The site that the file names, checked against the one that the caller expects."""
+    """Return the site that the file names, checked against the site that the caller gives."""
     hook = module.cfg.metadata.hook_name
     if hook is None:
         if given is None:

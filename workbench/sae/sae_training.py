@@ -1,14 +1,13 @@
-"""Training an SAE on any model and text, with sae-lens's trainer over the project's own activation store.
+"""Train an SAE on any model and text, with SAELens's trainer and the project's activation store.
 
 1. Text becomes token sequences of at most `context_size`; the store streams shuffled activations of one site.
-2. The input is scaled so that its mean length is sqrt(d_model) (folded into the weights at the end), and the
-   decoder's bias starts at the mean activation: in a residual stream the mean is most of the length, and TopK
-   should not spend latents on it.
-3. A TopK SAE (Gao et al. 2024, arXiv 2406.04093, with its auxiliary loss against dead latents) is trained by
-   sae-lens's `SAETrainer`. With `checkpoints` the trainer's state is kept next to the output, and a run that
-   was stopped goes on where it was, with the same batches and the same result.
-4. The result is saved in sae-lens's own format, measured on text that was held out, and described by a card
-   (card.json).
+2. Activations are scaled to a mean length of sqrt(d_model) (the factor is folded into the weights at the
+   end). The decoder's bias starts at the mean activation: in a residual stream the mean is most of the
+   length, and TopK should not spend latents on it.
+3. SAELens's `SAETrainer` trains a TopK SAE (Gao et al. 2024, arXiv 2406.04093, with its auxiliary loss
+   against dead latents). With `checkpoints` the trainer's state is saved in the output directory, and a run
+   that was stopped continues with the same batches and the same result.
+4. The SAE is saved in SAELens's format and measured on held-out text; card.json has the results.
 """
 
 from __future__ import annotations
@@ -40,10 +39,15 @@ from workbench.sae.sae_loading import load_sae
 
 @dataclass(frozen=True)
 class TrainingProbe:
-    """Labelled activations at the SAE's site: what a latent should tell.
+    """Labelled activations at the SAE's site, to find the latent that separates a persona best.
 
-    shown: True where the persona is shown. The best latent is chosen on the first pair and judged on the
-    second.
+    The latent is chosen on `x` and evaluated on `held_out_x`.
+
+    Attributes:
+        x: Activations to choose on.
+        shown: For each row of `x`, whether the persona is shown.
+        held_out_x: Activations to evaluate on.
+        held_out_shown: For each row of `held_out_x`, whether the persona is shown.
     """
 
     x: Float[Tensor, "n d_model"]
@@ -54,11 +58,27 @@ class TrainingProbe:
 
 @dataclass(frozen=True)
 class SaeCard:
-    """What was trained and how well, on held-out text.
+    """Description of a trained SAE and its quality on held-out text.
 
-    explained_variance, l0, dead (latents that never fired there): see reconstruction_check.py. loss_*:
-    cross-entropy in nats per token, clean, with the reconstruction spliced in, with the site's mean in place.
-    best_latents: by persona, number, held-out AUC.
+    Attributes:
+        model: Name of the model.
+        fingerprint: Fingerprint of the model's weights.
+        site: Site in the model that the SAE reads.
+        architecture: SAELens's name of the architecture.
+        d_sae: Number of latents.
+        k: Number of latents active per token.
+        tokens: Number of activation vectors trained on.
+        seed: Seed of the training.
+        explained_variance: Explained variance on held-out text (see reconstruction_check.py).
+        l0: Mean number of active latents per token.
+        dead: Number of latents that were never active on held-out text.
+        loss_clean: Cross-entropy of held-out text in nats per token, with unchanged activations.
+        loss_spliced: The same with the activations replaced by their reconstruction.
+        loss_ablated: The same with the activations replaced by their mean.
+        loss_recovered: (loss_ablated - loss_spliced) / (loss_ablated - loss_clean); None if ablation does no
+            harm.
+        held_out_tokens: Number of held-out tokens.
+        best_latents: For each persona, the number of the latent that separates it best and its held-out AUC.
     """
 
     model: str
@@ -80,16 +100,16 @@ class SaeCard:
     best_latents: dict[str, dict[str, float | int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, as card.json holds them."""
+        """Return all fields as a dictionary, as card.json stores them."""
         return asdict(self)
 
     def save(self, directory: str | Path) -> None:
-        """Writes card.json into the SAE's directory."""
+        """Write card.json into the SAE's directory."""
         write_json(Path(directory) / "card.json", self.to_json())
 
     @classmethod
     def load(cls, directory: str | Path) -> SaeCard:
-        """Reads card.json. UserError when it is absent or lacks a field."""
+        """Read card.json from an SAE's directory; UserError if it is absent or lacks a field."""
         path = Path(directory) / "card.json"
         try:
             return cls(**read_json(path))
@@ -99,15 +119,17 @@ class SaeCard:
 
 @dataclass(frozen=True)
 class SaeTrainingOptions:
-    """How an SAE is trained.
+    """Options for the training of an SAE.
 
     Attributes:
         lr: Learning rate.
-        batch_size: Activation vectors per step.
-        context_size: Tokens per sequence; longer texts are cut.
-        checkpoints: How many states to keep during training; if `out` holds some, training goes on there.
-        seed: Of weights, order and held-out text.
-        probes: Labelled activations by name, for the card: the latent that separates each best.
+        batch_size: Activation vectors per training step.
+        context_size: Tokens per sequence; longer texts are cut into several sequences.
+        checkpoints: Number of states saved during training. If the output directory has some, training
+            continues from the newest.
+        seed: Seed of the weights, the order of the text and the held-out text.
+        probes: Labelled activations by name; for each, the card names the latent that separates them best.
+            None: no probes.
 
     Example:
         >>> wb.SaeTrainingOptions(lr=3e-4, batch_size=1024).seed
@@ -132,23 +154,23 @@ def train_sae(
     tokens: int = 1_000_000,
     options: SaeTrainingOptions | None = None,
 ) -> SaeCard:
-    """Train an SAE at `site` and save it in `out` (cfg.json, sae_weights.safetensors, card.json).
+    """Train a TopK SAE at a site of a model and save it as cfg.json, sae_weights.safetensors and card.json.
 
     Args:
         model: A loaded model or its runner.
-        texts: Strings or token ids; one in twenty is held out for the card.
-        site: Where it reads.
-        out: A new directory.
+        texts: Texts or token ids; one sequence in twenty (400 at most) is held out to measure the SAE.
+        site: Site in the model that the SAE reads.
+        out: Directory for the SAE; it must not have a finished SAE.
         d_sae: Number of latents.
-        k: Latents active per token.
-        tokens: Activation vectors to train on (text is read again as often as needed).
-        options: Everything else.
+        k: Number of latents active per token.
+        tokens: Number of activation vectors to train on; the text is repeated as often as needed.
+        options: Learning rate, batch size, seed, and so on. None: the defaults.
 
     Returns:
-        The card: explained variance, loss recovered, density of latents.
+        The card: explained variance, L0, dead latents and loss recovered on held-out text.
 
     Raises:
-        UserError: A site that does not exist, k above d_sae, too little text, or an `out` that holds a
+        UserError: The site does not exist, k is above d_sae, there is too little text, or `out` has a
             finished SAE or cannot be written to.
 
     Example:
@@ -181,7 +203,16 @@ def make_card(
     seed: int,
     probes: Mapping[str, TrainingProbe],
 ) -> SaeCard:
-    """Measures an SAE on held-out text and on labelled activations."""
+    """Measure an SAE on held-out text and on labelled activations.
+
+    Args:
+        sae: The trained SAE.
+        model: A loaded model or its runner.
+        held_out: Token ids of the held-out text.
+        tokens: Number of activation vectors trained on, for the card.
+        seed: Seed of the training, for the card.
+        probes: Labelled activations by name.
+    """
     runner = runner_for(model)
     check, loss = check_sae(sae, runner, held_out), splice(sae, runner, held_out)
     return SaeCard(
@@ -206,7 +237,16 @@ def make_card(
 
 
 def best_latent(sae: Sae, probe: TrainingProbe) -> dict[str, float | int]:
-    """The latent that tells best on the first half, and its AUC on the second (below 0.5: it fires where the persona is absent)."""
+    """Find the latent that separates labelled activations best.
+
+    Args:
+        sae: The SAE.
+        probe: Labelled activations, in a part to choose the latent and a held-out part.
+
+    Returns:
+        The number of the latent, its AUC on the held-out part ("auc") and on the first part ("train_auc"). An
+        AUC below 0.5 means that the latent is active if the persona is absent.
+    """
     with torch.no_grad():
         ranking, judging = sae.encode(probe.x).numpy(), sae.encode(probe.held_out_x).numpy()
     aucs = np.array(
@@ -226,7 +266,15 @@ def best_latent(sae: Sae, probe: TrainingProbe) -> dict[str, float | int]:
 def token_windows(
     model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int
 ) -> list[tuple[int, ...]]:
-    """Texts as token sequences of at most context_size (long ones cut into several); those of one token are dropped."""
+    """Encode texts to token sequences of at most context_size tokens; longer texts are cut into several.
+
+    Sequences of one token are dropped.
+
+    Args:
+        model: A loaded model or its runner.
+        texts: Texts or token ids.
+        context_size: Most tokens of a sequence.
+    """
     runner = runner_for(model)
     size = min(context_size, runner.shape.n_ctx)
     windows = []
@@ -239,7 +287,19 @@ def token_windows(
 def split_texts(
     windows: Sequence[tuple[int, ...]], seed: int, share: float = 0.05
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """(training, held out): distinct windows, so that no held-out one is also trained on. UserError below 20 windows."""
+    """Split distinct token sequences into training and held-out text.
+
+    Args:
+        windows: Token sequences; duplicates are removed, so that no held-out sequence is also trained on.
+        seed: Seed of the split.
+        share: Fraction that is held out (at least 1 and at most 400 sequences).
+
+    Returns:
+        The training sequences and the held-out sequences.
+
+    Raises:
+        UserError: There are fewer than 20 different sequences.
+    """
     distinct = list(dict.fromkeys(windows))
     if len(distinct) < 20:
         raise UserError(
@@ -253,7 +313,10 @@ def split_texts(
 def _trainer(
     runner: Runner, store: ActivationStore, out: Path, size: tuple[int, int, int], options: SaeTrainingOptions
 ) -> tuple[SAETrainer[Any, Any], int]:
-    """sae-lens's trainer, new or as the newest checkpoint left it, and how many vectors it has seen. size: latents, active ones, vectors."""
+    """Return SAELens's trainer, new or resumed from the newest checkpoint, and how many vectors it has seen.
+
+    size: number of latents, of active latents per token, and of vectors to train on.
+    """
     d_sae, k, tokens = size
     steps = tokens // store.batch_size
     if steps < 1:
@@ -304,7 +367,7 @@ def _config(
 
 
 def _mark(checkpoint_path: Path | None) -> None:
-    """The last thing written of a checkpoint: without it, a half-written one is passed over."""
+    """Mark a checkpoint as complete; a checkpoint without the mark is ignored when training continues."""
     if checkpoint_path is not None:
         (checkpoint_path / "complete").touch()
 

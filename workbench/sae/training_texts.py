@@ -1,4 +1,4 @@
-"""Text to train and check an SAE on: a corpus file, or a persona's own contexts as the model sees them."""
+"""Text to train and check an SAE on: a corpus file, or the contexts of a persona's questions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ from workbench.text_forms import join_surrogates, require_whole_text, unify_line
 
 
 def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
-    """The texts of a file, in order: .jsonl, .json (a list) and .csv give one a row, everything else one a line.
+    """Read the texts of a file, in order.
 
-    A row that is an object gives its field `text`, or all its text fields one after the other (so contrast
-    files serve too). limit: at most so many. UserError names file and line of what cannot be read, and a file
-    without any text.
+    A .jsonl, .json (a list) or .csv file gives one text per row, any other file one per line. A row that is
+    an object gives its field `text`, or all its text fields joined (so that contrast files can be used too).
+
+    Args:
+        path: The file.
+        limit: Most texts to return. None: all.
+
+    Raises:
+        UserError: A row cannot be read (the message names file and line), or the file has no text.
     """
     path = Path(path)
     rows = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv_rows}.get(path.suffix.lower(), _lines)(
@@ -39,10 +45,17 @@ def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
 def context_texts(
     model: Any, split: Split, n: int = 2000, slot: Slot = "system", seed: int = 0
 ) -> list[tuple[int, ...]]:
-    """About n token sequences as the model meets them in a study.
+    """Make token sequences like those that the model reads in a study.
 
-    The split's contexts, in turn, bare or under a varied system text drawn by seed, each followed by one of
-    its two answers.
+    Each is a question in its chat template, bare or with a system text drawn by seed, followed by one of its
+    two answers.
+
+    Args:
+        model: A loaded model or its runner.
+        split: The questions.
+        n: Number of sequences.
+        slot: Place in the chat where the system text goes.
+        seed: Seed of the drawing.
     """
     runner = runner_for(model)
     contexts = make_contexts(runner, split, slot=slot, seed=seed)

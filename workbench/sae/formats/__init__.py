@@ -1,1 +1,1 @@
-"""Where SAEs come from, one file each: the names that it knows, and how one is loaded."""
+"""Sources of SAEs, one file each: which names a source knows, and how it loads an SAE."""

@@ -1,4 +1,4 @@
-"""The SAE that comes with the embedded model, under the name "organism"."""
+"""The SAE of the embedded model, under the name "organism"."""
 
 from __future__ import annotations
 

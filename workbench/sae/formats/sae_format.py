@@ -1,4 +1,4 @@
-"""What a format of SAEs is: which names it knows, and how it loads one."""
+"""Definition of an SAE format: which names it knows, and how it loads an SAE."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.registry import Registry
 
 @dataclass(frozen=True)
 class SaeLocation:
-    """Where an SAE is: a directory, or a release and an id in it."""
+    """Where an SAE is stored: a directory, or a release of SAELens with the SAE's id in it."""
 
     directory: Path | None = None
     release: str = ""
@@ -21,16 +21,16 @@ class SaeLocation:
 
 @dataclass(frozen=True)
 class SaeFormat:
-    """A format, or a place that names come from.
+    """A source of SAEs: a file format, or a registry of names.
 
     Attributes:
-        name: The name in messages.
-        find: From what a user gave to the place; None where the name is none of this format's. It loads
-            nothing.
-        load: From the place, a device and a dtype to a module with the interface of sae_lens's `SAE`;
-            UserError for what cannot be read.
-        expects: What a name of this format looks like, for the message about an unknown one.
-        order: The format with the lowest takes a name that several know.
+        name: Name of the format in messages.
+        find: Function from a user's name or path to the SAE's location; None if this format does not know the
+            name. It loads nothing.
+        load: Function from a location, a device and a dtype to a module with the interface of sae_lens's
+            `SAE`. It raises UserError for an SAE that cannot be read.
+        expects: Description of a name of this format, for the message about an unknown name.
+        order: If several formats know a name, the one with the lowest order is used.
     """
 
     name: str
@@ -44,5 +44,5 @@ SAE_FORMATS: Registry[SaeFormat] = Registry("SAE format", "workbench.sae.formats
 
 
 def register_sae_format(sae_format: SaeFormat) -> SaeFormat:
-    """Registers a format under its name."""
+    """Register an SAE format under its name and return it."""
     return SAE_FORMATS.add(sae_format.name, sae_format, through=__file__)

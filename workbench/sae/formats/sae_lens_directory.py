@@ -1,4 +1,4 @@
-"""A directory that sae-lens wrote: cfg.json and sae_weights.safetensors."""
+"""SAEs in a directory that SAELens wrote: cfg.json and sae_weights.safetensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ def _find(name: str | Path) -> SaeLocation | None:
 
 
 def load_directory(place: SaeLocation, device: str, dtype: str) -> SAE[Any]:
-    """The module in the directory; UserError names what is missing or broken."""
+    """Load the SAE in a directory that SAELens wrote.
+
+    Args:
+        place: The SAE's location.
+        device: Device of the weights.
+        dtype: Type of the weights, for example "float32".
+
+    Raises:
+        UserError: A file is missing, broken, or specifies arithmetic that SAELens does not support.
+    """
     directory = place.directory
     assert directory is not None
     for file in ("cfg.json", "sae_weights.safetensors"):
@@ -42,7 +51,7 @@ def load_directory(place: SaeLocation, device: str, dtype: str) -> SAE[Any]:
 
 
 def _check_config(file: Path) -> None:
-    """Refuses a configuration that is no table, or that specifies arithmetic which sae-lens would leave out without a word."""
+    """Raise UserError for an invalid configuration, or for arithmetic that SAELens would silently leave out."""
     config = read_json(file, limit=1 << 24)
     metadata = config.get("metadata", {}) if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(metadata, dict):
@@ -84,7 +93,7 @@ def _check_config(file: Path) -> None:
         raise UserError(f"{file}: hook_name {site[:60]!r} contradicts hook_layer {layer}")
 
 
-#: Settings that change what the latents are, and that sae-lens does not read from a directory.
+#: Settings that change the latents' activations, and that sae-lens does not read from a directory.
 _DROPPED = (
     "finetuning_scaling_factor",
     "hook_head_index",

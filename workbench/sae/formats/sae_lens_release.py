@@ -1,4 +1,4 @@
-"""A release of sae-lens's registry: `release/id`, or a short name for the SAEs of the paper's models."""
+"""SAEs of SAELens's registry: `release/id`, or a short name for the SAEs of the paper's models."""
 
 from __future__ import annotations
 
