@@ -1,4 +1,4 @@
-"""Metrics besides forced choice: open answers and judges, TruthfulQA scores, unrelated text, scorecards."""
+"""Metrics in addition to forced choice: open answers, judges, TruthfulQA, unrelated text, scorecards."""
 
 from workbench.evaluation.changed_forms import PromptRobustness, prompt_forms, prompt_robustness
 from workbench.evaluation.chat_models import Ask, Endpoint, LocalModel, MissingReply, ScriptedModel

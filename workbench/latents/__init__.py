@@ -1,4 +1,4 @@
-"""Latents of an SAE: which of them carry a persona, and what each of them is."""
+"""Latents of an SAE: find those that change with a persona, and describe what each latent responds to."""
 
 from workbench.latents.latent_cards import (
     LatentCard,

@@ -1,14 +1,14 @@
-"""What a latent is: a card of what it fires on, how often, what it writes, and which directions it resembles.
+"""Describe SAE latents by cards: which texts activate them, how often, and what they write to the logits.
 
-1. A corpus is streamed through the model up to the SAE's site, some hundred texts at a time, and the latents
-   are read at every token but the first (whose residual stream is unlike any other's in many models).
-2. Of each latent: the texts in which it fires most (one window a text), a histogram of its activations where
-   it is on, its density (fraction of tokens on which it is active), kept as Parquet with one row per latent,
-   so that the corpus is read once.
-3. Its logit effects: the tokens that its decoder row raises and lowers most, read straight through the final
-   norm. Its nearest directions and latents: cosines of decoder rows.
-4. A label is never made up: it is the user's, and its source is named; without one the promoted tokens are
-   all the hint there is.
+1. The model is run on a corpus up to the SAE's site, some hundred texts at a time, and the latents are
+   computed at every token but the first (whose residual stream is unlike all others in many models).
+2. For each latent the card has the texts with its highest activations (one window per text), a histogram of
+   its nonzero activations, and its density (fraction of tokens on which it is active). They are saved as
+   Parquet with one row per latent, so that the corpus is read once.
+3. Logit effects are the tokens that the latent's decoder row raises and lowers most, computed with the final
+   norm and the unembedding. The nearest directions and latents have the largest cosines with the decoder row.
+4. Labels come from the user and name their source; none is generated. Without a label, the promoted tokens
+   are the only hint to a latent's meaning.
 """
 
 from __future__ import annotations
@@ -34,14 +34,21 @@ from workbench.sae import Sae
 from workbench.sae.sae_check import DENSITY_HEADER
 from workbench.schema import CardEntry, CardRow, CardsFile
 
-#: Texts that are read and kept in memory at a time; bars of the histogram; tokens on each side of a peak.
+#: Texts that are in memory at a time; bars of the histogram; tokens on each side of an example's peak.
 CHUNK, BINS, WINDOW = 256, 20, 10
 Weighted = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class LatentExample:
-    """A text in which the latent fires. tokens, activations: the window around the peak; peak: its index in it."""
+    """A part of a text in which a latent is active, around its highest activation.
+
+    Attributes:
+        activation: Highest activation of the latent in the text.
+        peak: Index of that token in the window.
+        tokens: Texts of the tokens of the window.
+        activations: Activation of the latent at each of these tokens.
+    """
 
     activation: float
     peak: int
@@ -51,11 +58,22 @@ class LatentExample:
 
 @dataclass(frozen=True, repr=False)
 class LatentCard:
-    """One latent.
+    """Description of one SAE latent.
 
-    density: fraction of the `n_tokens` tokens on which it is active. edges, counts: histogram of its
-    activations there. promotes, suppresses: tokens with the logits that one decoder row adds. directions,
-    latents: nearest by cosine. label_source: who says so ("" without label).
+    Attributes:
+        latent: Number of the latent.
+        density: Fraction of the `n_tokens` tokens on which it is active.
+        n_tokens: Number of tokens read.
+        edges: Edges of the histogram of its nonzero activations.
+        counts: Number of tokens in each bar of the histogram.
+        examples: Texts in which it is most active, the highest activation first.
+        promotes: Tokens whose logits its decoder row raises most, with the change of the logit.
+        suppresses: Tokens whose logits its decoder row lowers most, with the change of the logit.
+        directions: Nearest directions, with the cosine to its decoder row.
+        latents: Nearest latents of the SAE, with the cosine to its decoder row.
+        label: Name that a user gave; "" without one.
+        label_source: Who gave the label; "" without one.
+        neuronpedia: Address of its page on Neuronpedia, if the SAE's file names one.
     """
 
     latent: int
@@ -102,7 +120,14 @@ class LatentCard:
 
 @dataclass(frozen=True, repr=False)
 class LatentCards:
-    """Cards of an SAE's latents. corpus: what was read, in words."""
+    """Cards of several latents of an SAE.
+
+    Attributes:
+        sae: Name of the SAE.
+        site: Site in the model that the SAE reads.
+        corpus: Description of the text that was read.
+        cards: One card per latent.
+    """
 
     sae: str
     site: str
@@ -116,7 +141,7 @@ class LatentCards:
         return iter(self.cards)
 
     def __getitem__(self, latent: int) -> LatentCard:
-        """The card of a latent, by its number."""
+        """Return the card of a latent by its number; UserError if there is none."""
         found = next((card for card in self.cards if card.latent == latent), None)
         if found is None:
             raise UserError(
@@ -126,7 +151,7 @@ class LatentCards:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per latent."""
+        """Table with one row per latent: label, density, promoted tokens, nearest direction, strongest text."""
         return pd.DataFrame(
             [
                 {
@@ -142,7 +167,7 @@ class LatentCards:
         )
 
     def to_file(self) -> CardsFile:
-        """cards.json."""
+        """Return the content of cards.json."""
         return CardsFile(
             sae=self.sae,
             site=self.site,
@@ -167,8 +192,8 @@ class LatentCardOptions:
 
     Attributes:
         labels: Names of latents, by number.
-        label_source: Who named them.
-        about: The corpus in words; empty: its number of tokens.
+        label_source: Who gave the names.
+        about: Description of the corpus; if empty, its number of tokens is shown.
 
     Example:
         >>> wb.LatentCardOptions(labels={17: "polite openings"}, label_source="A. Reader").about
@@ -190,25 +215,25 @@ def describe_latents(
     top: int = 6,
     options: LatentCardOptions | None = None,
 ) -> LatentCards:
-    """Cards of latents: where they fire, how often, and which tokens they promote.
+    """Make cards of latents: which texts activate them, how often, and which tokens they promote.
 
     Args:
         model: A loaded model or its runner.
         sae: The SAE of the latents.
-        latents: Their numbers.
-        corpus: Texts or token ids.
-        directions: By name; their cosines with the decoder rows are on the card (only those at the SAE's
-            site).
-        cache: A Parquet file that is used again for the same model, SAE, latents and corpus, and written
-            otherwise.
-        top: Examples per latent.
-        options: Labels, and the corpus in words.
+        latents: Numbers of the latents.
+        corpus: Texts or token ids on which the latents are computed.
+        directions: Directions by name; cards show the cosines of those at the SAE's site with the decoder
+            rows. None: no directions.
+        cache: A Parquet file. If it was written for the same model, SAE, latents and corpus, it is read
+            instead of running the model; otherwise it is written. None: no cache.
+        top: Number of example texts per latent.
+        options: Labels, and a description of the corpus.
 
     Returns:
-        One card per latent, in order.
+        One card per latent, in the order of `latents`.
 
     Raises:
-        UserError: A latent that does not exist, or a corpus without text.
+        UserError: A latent does not exist, or the corpus has no text of two tokens or more.
 
     Example:
         >>> cards = wb.describe_latents(model, sae, latents.ids[:1], texts)
@@ -258,7 +283,10 @@ def _cached(
 
 
 def _read(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[Any], top: int) -> pd.DataFrame:
-    """One row per latent: n_tokens, fired, edges, counts, examples (activation, peak, ids, activations)."""
+    """Compute the data of the cards from the corpus, one row per latent.
+
+    Columns: n_tokens, fired (number of tokens), edges, counts, examples (activation, peak, ids, activations).
+    """
     values: list[list[np.ndarray]] = [[] for _ in latents]
     best: list[list[dict[str, Any]]] = [[] for _ in latents]
     n_tokens, stream = 0, iter(corpus)
@@ -298,7 +326,7 @@ def _note(
     best: list[list[dict[str, Any]]],
     top: int,
 ) -> None:
-    """Adds one text to the values and, where it is among the strongest, to the examples of each latent."""
+    """Add a text's nonzero activations to each latent's values, and the text to the examples if it is strong."""
     for k in range(activations.shape[1]):
         column = activations[1:, k]
         if not (on := column[column != 0]).size:
@@ -356,7 +384,10 @@ def _card(
 
 @torch.no_grad()
 def _logits(runner: Runner, sae: Sae, latent: int, n: int = 5) -> tuple[Weighted, Weighted]:
-    """Tokens whose logits the decoder row raises and lowers most, against the mean over all tokens. Nothing where it reads no residual stream."""
+    """Return the tokens whose logits a decoder row raises and lowers most, relative to all tokens' mean.
+
+    Both are empty if the SAE does not read the residual stream.
+    """
     if sae.W_dec.shape[1] != runner.shape.d_model or not sae.site.hook.startswith("resid"):
         return (), ()
     logits = runner.logits(sae.W_dec[latent].to(runner.device, runner.dtype))
@@ -373,7 +404,7 @@ def _logits(runner: Runner, sae: Sae, latent: int, n: int = 5) -> tuple[Weighted
 def _nearest(
     sae: Sae, latents: list[int], directions: Mapping[str, Any], n: int = 3
 ) -> dict[int, tuple[Weighted, Weighted]]:
-    """Per latent its nearest directions and other latents: largest |cosine| with its decoder row."""
+    """Return for each latent its nearest directions and latents, by |cosine| with its decoder row."""
     rows = torch.nn.functional.normalize(sae.W_dec.float().cpu(), dim=-1)
     here = {
         name: d.unit.float().cpu()
@@ -406,7 +437,7 @@ def _listed(pairs: Weighted) -> str:
 
 
 def _marked(example: LatentExample) -> str:
-    """The window's text with the peak in brackets."""
+    """Return the text of the window, with the token of the highest activation in brackets."""
     return "".join(
         f"[{token}]" if i == example.peak else token for i, token in enumerate(example.tokens)
     ).strip()

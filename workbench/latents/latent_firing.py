@@ -1,4 +1,4 @@
-"""Where a latent fires in one text: its activation at every token."""
+"""Activations of one latent at every token of a text."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from workbench.errors import UserError
 from workbench.html_text import ShowsTable, shorten
 from workbench.models import runner_for
 
-#: Longest text that is tokenised.
+#: Most characters of a text that is tokenised.
 MAX_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, repr=False)
 class LatentFiring(ShowsTable):
-    """A latent on one text.
+    """Activations of one SAE latent at every token of a text.
 
     Attributes:
-        latent: Its number.
-        tokens: The text's tokens.
-        activations: One for each, in the latent's unit; 0 where it is off.
+        latent: Number of the latent.
+        tokens: Texts of the tokens.
+        activations: Activation at each token, in the SAE's unit; 0 where the latent is off.
 
     Example:
         >>> LatentFiring(80, ("be", " honest"), (0.0, 3.5)).peak
@@ -37,31 +37,32 @@ class LatentFiring(ShowsTable):
 
     @property
     def peak(self) -> int:
-        """Index of the token on which it fires most."""
+        """Index of the token with the highest activation."""
         return max(range(len(self.tokens)), key=lambda i: self.activations[i])
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Tokens with activations."""
+        """Return a caption and a table of tokens with activations, to show in a notebook."""
         return f"Latent {self.latent} on each token", pd.DataFrame(
             {"token": self.tokens, "activation": self.activations}
         )
 
 
 def latent_firing(model: Any, sae: Any, latent: int, text: str) -> LatentFiring:
-    """Reads a latent on a text of one's own.
+    """Compute the activation of an SAE latent at every token of a given text.
 
     Args:
         model: A loaded model or its runner.
         sae: The SAE of the latent.
-        latent: Its number.
-        text: Plain text; a beginning-of-text token is put in front where the model has one, and is not shown.
+        latent: Number of the latent.
+        text: Plain text, without a chat template. A beginning-of-text token is put before it if the model has
+            one; that token is not in the result.
 
     Returns:
         The activation at each token.
 
     Raises:
-        UserError: An empty text, one that is longer than the model's context or that it cannot read, or a
-            latent that does not exist.
+        UserError: The text is empty, is longer than the model's context, or has a part that the tokenizer
+            cannot represent; or the latent does not exist.
 
     Example:
         >>> wb.latent_firing(model, sae, latents.ids[0], "be honest").tokens

@@ -1,4 +1,7 @@
-"""A user's labels of latents, kept in the run: written by `workbench label`, the panel and notebooks, shown wherever the run is shown."""
+"""Labels that users give to latents, stored in the run directory as labels.json.
+
+The command `workbench label`, the panel and notebooks write them; all pages and tables of the run show them.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from workbench.runs import RunDirectory, read_run_file, write_run_file
 from workbench.schema import CardsFile, LabelEntry, LabelsFile, LatentsFile
 
 FILE = "labels.json"
-#: Characters of a label and of the name of its source.
+#: Most characters of a label, and of the name of its source.
 LONGEST_LABEL = 200
 
 
 def latent_labels(run: str | Path) -> dict[int, str]:
-    """What users call the latents of a run, by number; empty where nobody named one.
+    """Read the labels that users gave to the latents of a run.
 
     Args:
         run: The run directory.
 
     Returns:
-        The label of each named latent, by the latent's number.
+        The label of each named latent, by the latent's number; empty if no latent has a label.
 
     Raises:
         UserError: labels.json is broken.
@@ -36,25 +39,29 @@ def latent_labels(run: str | Path) -> dict[int, str]:
 
 
 def label_entries(run: str | Path) -> dict[int, LabelEntry]:
-    """The entries of labels.json by latent; of two for one latent the last counts."""
+    """Read the entries of labels.json by latent; the last entry of a latent counts.
+
+    Args:
+        run: The run directory.
+    """
     path = Path(run) / FILE
     return {entry.latent: entry for entry in read_run_file(path, LabelsFile).labels} if path.is_file() else {}
 
 
 def label_latents(run: str | Path, labels: Mapping[int, str], source: str = "the user") -> dict[int, str]:
-    """Writes labels of latents into a run; those of other latents stay.
+    """Write labels of latents into a run; labels of other latents are kept.
 
     Args:
         run: The run directory.
-        labels: By number; an empty label takes the latent's label away.
-        source: Who gives them.
+        labels: Labels by the latent's number; an empty label removes the latent's label.
+        source: Who gives the labels.
 
     Returns:
-        All labels of the run.
+        All labels of the run, by the latent's number.
 
     Raises:
-        UserError: No run with latents, a latent that the run does not show, or a label that is too long or
-            holds control characters.
+        UserError: The directory is not a run with latents, the run does not show one of the latents, or a
+            label is too long or has invisible characters.
 
     Example:
         >>> wb.label_latents("runs/demo-001", {80: "says no"}, source="A. Reader")  # doctest: +SKIP
@@ -80,7 +87,7 @@ def label_latents(run: str | Path, labels: Mapping[int, str], source: str = "the
 
 
 def _latents_of(run: Path) -> tuple[str, set[int]]:
-    """The SAE's name, and the latents that the run shows."""
+    """Return the SAE's name, and the numbers of the latents that the run shows."""
     if not (run / "latents.json").is_file():
         raise UserError(f"{run} has no latents: its study used no SAE")
     file = read_run_file(run / "latents.json", LatentsFile)

@@ -1,19 +1,19 @@
-"""Which latents of an SAE carry a persona: ranked by effect size, judged on groups that did not rank them.
+"""Find the SAE latents that change with a persona, ranked by effect size and tested on held-out groups.
 
-1. Train contexts are labelled like a direction's data (directions/labelled_activations.py): by the model's
-   own choice under varied system texts at the decision token, compared within contexts ("choice_within", the
-   default: each context's mean is taken off, so that only what the texts do is left) or between them
-   ("choice"); or by matching against not matching answer at the answer token ("answer", as published). The
-   SAE encodes the activations.
-2. The question groups are cut into two halves. On the first, each latent's effect size is Cohen's d:
-   difference of its mean activation between the two sides over their pooled standard deviation. Latents that
-   fire in fewer than `least` of the rows are passed over.
-3. The k latents of the largest |d| whose sign is the same on the second half are kept; effect size and AUC in
-   the table are those of the second half. A latent's weight is its signed mean difference over all rows, plus
+1. Training contexts are labelled as for a direction (directions/labelled_activations.py). The default,
+   "choice_within", uses the model's own choice under varied system texts, read at the decision token, and
+   subtracts each context's mean, so that only the effect of the texts is left. "choice" is the same without
+   the subtraction. "answer" compares matching with not matching answers at the answer token, as published.
+   The SAE encodes the activations.
+2. The question groups are split into two halves. On the first half each latent's effect size is Cohen's d:
+   the difference of its mean activation between rows with and without the persona over the pooled standard
+   deviation. Latents that are active in fewer than `least` of the rows are ignored.
+3. The k latents with the largest |d| whose sign is the same on the second half are kept. Effect size and AUC
+   in the table are from the second half. A latent's weight is its signed mean difference over all rows; plus
    = more of the persona.
 
-rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mean difference| is above the
-99th percentile.
+rule="percentile" is the rule of the paper (arXiv 2601.02896): every latent whose |mean difference| is above
+the 99th percentile.
 """
 
 from __future__ import annotations
@@ -49,14 +49,22 @@ Rule = Literal["effect", "percentile"]
 
 @dataclass(frozen=True, repr=False)
 class RankedLatent(ShowsFacts):
-    """One latent.
+    """One SAE latent with figures of how its activation changes with the persona.
 
-    weight: signed mean difference of its activation. effect_size: Cohen's d, auc: both on held-out groups.
-    density: fraction of the tokens of the train questions, as the model meets them, on which it is active
-    (the first token of each is not counted). decision_share: fraction of the ranking rows in which it is
-    active at their one token. mean, max_activation: over all rows. label: the tokens its decoder row
-    promotes, or a user's name for it; label_source: that user ("" for the tokens). top: the contexts in which
-    it fires most, with its activation there.
+    Attributes:
+        latent: Number of the latent.
+        weight: Signed mean difference of its activation; plus = more active if the persona is shown.
+        effect_size: Cohen's d on held-out question groups.
+        auc: AUC on held-out question groups.
+        density: Fraction of the tokens of the training questions on which it is active, without the first
+            token of each; nan if it was not measured.
+        mean: Mean activation over all ranking rows.
+        max_activation: Largest activation over all ranking rows.
+        label: The tokens that its decoder row promotes, or a name that a user gave.
+        top: Contexts in which it is most active, as (activation, text).
+        sae: The SAE; None if the ranking was read from a file.
+        decision_share: Fraction of the ranking rows in which it is active at the one token that is read.
+        label_source: The user who gave the label; "" if it is the promoted tokens.
     """
 
     latent: int
@@ -74,11 +82,11 @@ class RankedLatent(ShowsFacts):
 
     @property
     def name(self) -> str:
-        """Its name, such as `latent 17`."""
+        """Name of the latent, such as `latent 17`."""
         return f"latent {self.latent}"
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """What is known of the latent."""
+        """Return what a notebook shows: weight, AUC, effect size, density and strongest context."""
         fires = {"fires most in": self.top[0][1]} if self.top else {}
         numbers: dict[str, object] = {
             "weight": self.weight,
@@ -89,7 +97,11 @@ class RankedLatent(ShowsFacts):
         return f"{self.name.capitalize()} ({self.label or 'no label'})", numbers | fires
 
     def objective(self) -> LatentActivationObjective:
-        """The latent's activation at the decision token as an objective. UserError if it was read from a file, without its SAE."""
+        """Return an objective for the search: the latent's activation at the decision token.
+
+        Raises:
+            UserError: The latent was read from a file, without its SAE.
+        """
         if self.sae is None:
             raise UserError(
                 f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])"
@@ -99,10 +111,16 @@ class RankedLatent(ShowsFacts):
 
 @dataclass(frozen=True, repr=False)
 class LatentRanking:
-    """The kept latents, the most telling first.
+    """The SAE latents that change with a persona, the strongest first.
 
-    labels, rule: how they were found. check: how the SAE reconstructs the train questions as the model meets
-    them; None in a file of an earlier version.
+    Attributes:
+        persona: Name of the persona.
+        sae: Name of the SAE.
+        site: Site in the model that the SAE reads.
+        labels: How contexts were labelled: "choice_within", "choice" or "answer".
+        rule: How latents were chosen: "effect" or "percentile".
+        latents: The latents.
+        check: How well the SAE reconstructs the training questions; None in files of an earlier version.
     """
 
     persona: str
@@ -124,17 +142,17 @@ class LatentRanking:
 
     @property
     def ids(self) -> list[int]:
-        """The latents' numbers."""
+        """Numbers of the latents."""
         return [row.latent for row in self.latents]
 
     @property
     def weights(self) -> list[float]:
-        """Their signed weights: plus = fires more where the persona is shown."""
+        """Signed weights of the latents: plus = more active if the persona is shown."""
         return [row.weight for row in self.latents]
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per latent."""
+        """Table with one row per latent."""
         rows = [
             {k: v for k, v in _plain(row).items() if k != "top"}
             | {"fires_most_in": row.top[0][1] if row.top else ""}
@@ -143,7 +161,12 @@ class LatentRanking:
         return pd.DataFrame(rows).rename(columns={"density": DENSITY_HEADER})
 
     def labelled(self, labels: Mapping[int, str], source: str = "the user") -> LatentRanking:
-        """The same ranking with what a user calls its latents (`wb.latent_labels`), by number; the others keep the tokens they raise."""
+        """Return the ranking with a user's labels; latents without one keep the promoted tokens as label.
+
+        Args:
+            labels: Labels by the latent's number (`wb.latent_labels`).
+            source: Who gave the labels.
+        """
         own = [
             replace(row, label=labels[row.latent], label_source=source) if row.latent in labels else row
             for row in self.latents
@@ -151,11 +174,15 @@ class LatentRanking:
         return replace(self, latents=tuple(own))
 
     def objective(self, sae: Sae) -> LatentActivationObjective:
-        """SAEGA's objective: the weighted sum of their activations."""
+        """Return SAEGA's objective for the search: the weighted sum of the latents' activations.
+
+        Args:
+            sae: The SAE of the latents.
+        """
         return latent_activation(sae, self.ids, self.weights)
 
     def to_file(self) -> LatentsFile:
-        """latents.json."""
+        """Return the content of latents.json."""
         rows = [LatentEntry(**_plain(row)) for row in self.latents]
         check = None
         if self.check is not None:
@@ -175,7 +202,7 @@ class LatentRanking:
 
     @classmethod
     def from_file(cls, file: LatentsFile) -> LatentRanking:
-        """The ranking that `to_file` wrote; its latents come without their SAE."""
+        """Make the ranking from the content of latents.json; its latents have no SAE."""
         rows = tuple(_ranked(row) for row in file.latents)
         check = None
         if file.check is not None:
@@ -213,9 +240,9 @@ class LatentRankingOptions:
     """Options of a ranking of latents.
 
     Attributes:
-        least: Smallest fraction of the rows in which a latent must be active to be considered.
-        orders: Orders in which options are shown.
-        texts: Train questions on which density and the reconstruction check are read.
+        least: Smallest fraction of the rows in which a latent must be active to be ranked.
+        orders: Order of the two options in questions: "both", "original" or "random".
+        texts: Number of training questions on which density and the SAE's reconstruction are measured.
 
     Example:
         >>> wb.LatentRankingOptions(least=0.02).texts
@@ -239,28 +266,34 @@ def rank_latents(
     seed: int = 0,
     options: LatentRankingOptions | None = None,
 ) -> LatentRanking:
-    """The latents that distinguish the persona best; the module's text has the steps.
+    """Find the latents of an SAE that distinguish a persona best.
+
+    Latents are ranked on one half of the question groups and kept if their effect has the same sign on the
+    other.
 
     Args:
         model: A loaded model or its runner.
         sae: The SAE.
-        train: A split, whose questions the model is run on, or activations that you already have
-            (`LabelledCache`; labels "choice_within" needs its `contexts`; there is no reconstruction check
-            and no density then).
-        k: How many latents are kept.
-        labels: "choice_within": the model's own choices, compared within contexts; "choice": between them;
-            "answer": matching against not matching answer, as published.
-        rule: "effect": by Cohen's d on held-out groups; "percentile": the paper's.
-        n: Rows of data.
-        slot: Where varied system texts are put.
-        seed: Of the draws and the halves.
-        options: Everything else.
+        train: A split, on whose questions the model is run, or activations that you already have
+            (`LabelledCache`). With the latter, labels "choice_within" needs its `contexts`, and the SAE's
+            reconstruction and the latents' density are not measured.
+        k: Number of latents to keep.
+        labels: Which rows are compared. "choice_within": rows in which the model chose the persona's answer
+            or the other, within contexts; "choice": the same between contexts; "answer": matching and not
+            matching answers, as published.
+        rule: "effect": largest effect sizes (Cohen's d); "percentile": the rule of the paper, which ignores
+            k.
+        n: Number of rows of data.
+        slot: Place in the chat where the varied system texts go.
+        seed: Seed of the drawing of rows and of the two halves.
+        options: Smallest firing rate, order of options, number of texts. None: the defaults.
 
     Returns:
-        The kept latents, best first, with their signed weights.
+        The kept latents, the strongest first, with their signed weights (plus = more of the persona).
 
     Raises:
-        UserError: SAE and model do not fit, an unknown rule, k below 1, or no latent distinguishes anything.
+        UserError: SAE and model do not fit, the rule is unknown, k is below 1, or no latent distinguishes the
+            persona.
 
     Example:
         >>> latents = wb.rank_latents(model, sae, data.train, k=3, n=96)
@@ -294,7 +327,17 @@ def rank_latents(
 def persona_probe(
     model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0
 ) -> TrainingProbe:
-    """Own-choice data at a layer from two splits, for the card of an SAE (best latent's held-out AUC)."""
+    """Collect activations labelled by the model's own choice, to find a persona's best latent.
+
+    Args:
+        model: A loaded model or its runner.
+        layer: Layer whose output is read.
+        train: Questions on which the latent is chosen.
+        held_out: Questions on which its AUC is measured.
+        n: Number of rows per split.
+        slot: Place in the chat where the varied system texts go.
+        seed: Seed of the drawing of rows.
+    """
     draw = ActivationSampler(runner_for(model), [layer], slot, seed)
     a, b = (draw.labelled(split, "choice", n) for split in (train, held_out))
     return TrainingProbe(
@@ -303,7 +346,15 @@ def persona_probe(
 
 
 def effect_sizes(activations: Float[Tensor, "n d_sae"], shown: Bool[Tensor, " n"]) -> Float[Tensor, " d_sae"]:
-    """Cohen's d of every latent, plus = fires more where the persona is shown; 0 where it does not vary or a side is missing."""
+    """Compute Cohen's d of every latent; plus = more active if the persona is shown.
+
+    Args:
+        activations: Activations of all latents, one row per observation.
+        shown: For each row, whether the persona is shown.
+
+    Returns:
+        float64 [d_sae]; 0 for a latent that does not vary, or if either class has fewer than two rows.
+    """
     a, b = activations[shown].double(), activations[~shown].double()
     if len(a) < 2 or len(b) < 2:
         return torch.zeros(activations.shape[1], dtype=torch.float64)
@@ -313,7 +364,18 @@ def effect_sizes(activations: Float[Tensor, "n d_sae"], shown: Bool[Tensor, " n"
 
 
 def group_halves(groups: Sequence[str], seed: int) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Row masks of two halves of the groups, dealt by seed. UserError with fewer than two groups."""
+    """Split the question groups at random into two halves.
+
+    Args:
+        groups: Question group of each row.
+        seed: Seed of the split.
+
+    Returns:
+        Masks of the rows of the first and of the second half.
+
+    Raises:
+        UserError: There are fewer than two groups.
+    """
     names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(names) < 2:
         raise UserError(f"ranking needs at least 2 question groups to hold one half out, found {len(names)}")
@@ -324,10 +386,16 @@ def group_halves(groups: Sequence[str], seed: int) -> tuple[Bool[Tensor, " n"], 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Encoded train rows.
+    """SAE activations of the training rows, with the effect sizes computed from them.
 
-    raw: activations; compared: what the two sides are compared by (within contexts: each context's mean off).
-    sizes: effect sizes on the ranking half and on the held-out half.
+    Attributes:
+        raw: Activations of all latents.
+        compared: Activations that are compared between rows (within contexts: minus each context's mean).
+        shown: For each row, whether the persona is shown.
+        held_out: Mask of the rows of the held-out half.
+        difference: Mean of `compared` with the persona minus mean without.
+        sizes: Effect sizes on the ranking half and on the held-out half.
+        texts: Text of each row's context.
     """
 
     raw: Float[Tensor, "n d_sae"]
@@ -396,7 +464,16 @@ def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows, check: SaeChec
 
 @torch.no_grad()
 def promoted(runner: Runner, sae: Sae, latent: int, n: int = 3) -> str:
-    """The tokens whose logits the latent's decoder row raises most, read straight through the final norm (a hint, not a meaning)."""
+    """Return the tokens whose logits a latent's decoder row raises most, as a hint to its meaning.
+
+    They are computed with the final norm and the unembedding, and joined by commas.
+
+    Args:
+        runner: The model's runner.
+        sae: The SAE.
+        latent: Number of the latent.
+        n: Number of tokens.
+    """
     logits = runner.logits(sae.W_dec[latent].to(runner.device, runner.dtype))
     return ", ".join(runner.decode([i]).strip() for i in logits.topk(n).indices.tolist())
 
@@ -412,7 +489,7 @@ def _missing_as_nan(name: str, value: Any) -> Any:
 
 
 def _plain(row: RankedLatent) -> dict[str, Any]:
-    """A latent's fields as JSON holds them; nan becomes None."""
+    """Return a latent's fields as stored in JSON, with None for nan."""
     entry = {
         k: v
         for k, v in asdict(RankedLatent(**{**row.__dict__, "sae": None})).items()

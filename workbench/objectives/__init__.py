@@ -1,17 +1,18 @@
-"""What a prompt is optimised for: differentiable functions of one forward pass, that add and scale.
+"""Objectives: what a prompt is optimised for, as differentiable scores of one forward pass.
 
-An `Objective` says which sites it reads and whether it needs the end of the model; given a `Readout` (the
-decision token of each context) it returns one score a row. Prompt-level terms (repetition, similarity to a
-text) see the prompt's ids instead.
+An `Objective` says which sites it reads and whether it needs the logits. From a `Readout` (the activations at
+the decision token of each context, the last token before the answer) it computes one score per row.
+Prompt-level terms (repetition, similarity to a text) use the prompt's ids instead. Objectives can be added
+and scaled.
 
-Two guards keep a score honest (REFERENCES of arXiv 2601.02896's code: a raw projection was won by a residual
-of 130 times the usual norm):
-1. *Scale*: `calibrate` measures the score's mean and spread over neutral prompts, so that a z-scored
-   objective has the same unit in every model, and one fluency weight means the same everywhere.
-2. *Norm*: residuals longer than those of neutral prompts are shortened to the longest usual norm before they
-   are projected.
+Without guards, a raw projection can be maximised by a residual of 130 times the usual norm (observed with the
+code of arXiv 2601.02896). Two guards prevent this:
+1. *Scale*: `calibrate` measures the score's mean and spread over neutral prompts. A z-scored objective has
+   the same unit in every model, so a fluency weight has the same meaning everywhere.
+2. *Norm*: residuals longer than 1.1 times the longest one with neutral prompts are shortened to that length
+   before they are projected.
 
-Sign: plus is more of the persona; `-objective` suppresses.
+Sign: plus is more of the persona; `-objective` suppresses it.
 """
 
 from __future__ import annotations

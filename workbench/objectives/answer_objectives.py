@@ -1,4 +1,4 @@
-"""Objectives on the behaviour itself: log-odds of the answers, and log-probability of one of them."""
+"""Objectives on the answers: the log-odds of the two answers, and the log-probability of one of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from workbench.objectives.readout import Readout
 
 @dataclass(frozen=True, repr=False)
 class AnswerLogOddsObjective(ScaledObjective):
-    """Score of the matching answer minus that of the other one, whole answers: the log-odds that `answer` reports, in nats."""
+    """Objective: log-odds (nats) of the whole matching answer, which shows the persona, against the other.
+
+    They are the log-odds that `answer` reports.
+    """
 
     scale: ObjectiveScale = UNSCALED
 
@@ -26,15 +29,18 @@ class AnswerLogOddsObjective(ScaledObjective):
         return True
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Matching minus not matching answer, nats."""
+        """Return the score of the matching answer minus that of the other answer, in nats."""
         return readout.answer_scores(LOG_ODDS)
 
 
 def answer_log_odds() -> AnswerLogOddsObjective:
-    """The behaviour itself as objective: the control that says what looking inside the model buys.
+    """Return the objective that maximises the log-odds of the persona's answer.
+
+    It optimises the behaviour itself. Compared with objectives on activations, it is the control that shows
+    what reading the model's activations contributes.
 
     Returns:
-        An objective whose score is the log-odds (nats) of the matching answer.
+        An objective whose score is the log-odds (nats) of the matching answer, which shows the persona.
 
     Example:
         >>> goal = -wb.answer_log_odds()      # lowers the persona
@@ -44,10 +50,10 @@ def answer_log_odds() -> AnswerLogOddsObjective:
 
 @dataclass(frozen=True, repr=False)
 class AnswerLogProbObjective(Objective):
-    """Log-probability (nats) of one whole answer: the objective of GCG.
+    """Objective: log-probability (nats) of one whole answer, as in GCG.
 
     Attributes:
-        side: 0: the matching answer; 1: the not matching one.
+        side: 0 for the matching answer, which shows the persona; 1 for the other answer.
 
     Example:
         >>> found = wb.search(model, wb.AnswerLogProbObjective(), contexts, wb.GCG(length=4, children=8), wb.Budget(steps=1))

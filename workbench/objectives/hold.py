@@ -1,4 +1,4 @@
-"""An objective that keeps another one's score at a value."""
+"""Objective that keeps the score of another objective at a given value."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from workbench.objectives.readout import Readout
 
 @dataclass(frozen=True, repr=False)
 class HoldObjective(Objective):
-    """Minus the squared distance of another objective's score from a value: 0 is best.
+    """Objective: minus the squared distance of another objective's score from a value; 0 is best.
 
     Attributes:
         inner: The objective whose score is held.
-        value: Where it is held, in the unit of `inner`.
+        value: The value at which it is held, in the unit of `inner`.
 
     Example:
         >>> wb.HoldObjective(wb.answer_log_odds(), value=0.0).value
@@ -59,13 +59,16 @@ class HoldObjective(Objective):
 
 
 def hold_direction(direction: Any) -> HoldObjective:
-    """Keep another direction's z-scored reading at its mean over neutral prompts: 0 is best, -1 is one SD away.
+    """Return an objective that keeps the projection on a direction at its mean over neutral prompts.
+
+    Add it to another objective to leave a second persona unchanged. The projection is in standard deviations;
+    0 is best and -1 is one standard deviation away.
 
     Args:
-        direction: A `Direction` (anything with `vector` and `site`).
+        direction: A `Direction`, or any object with `vector` and `site`.
 
     Returns:
-        An objective; `.calibrate(model, contexts)` measures the mean and SD.
+        An objective; its `calibrate(model, contexts)` measures the mean and the standard deviation.
 
     Example:
         >>> goal = -wb.answer_log_odds() + wb.hold_direction(direction)

@@ -1,4 +1,4 @@
-"""SAEGA's objective: a weighted sum of SAE latents."""
+"""SAEGA's objective: a weighted sum of the activations of SAE latents."""
 
 from __future__ import annotations
 
@@ -18,28 +18,34 @@ from workbench.objectives.readout import Readout
 
 
 class LatentReader(Protocol):
-    """The part of an SAE that an objective uses."""
+    """Protocol of the part of an SAE that an objective uses."""
 
     @property
     def site(self) -> Site:
-        """Where it reads."""
+        """Site in the model whose activations the SAE reads."""
         ...
 
     def encode_some(self, resid: Tensor, latents: Sequence[int], /) -> Float[Tensor, "batch latent"]:
-        """Activations of a few latents."""
+        """Compute the activations of the given latents."""
         ...
 
     def pre_activations(self, resid: Tensor, latents: Sequence[int], /) -> Float[Tensor, "batch latent"]:
-        """What goes into their non-linearity."""
+        """Compute the inputs of the non-linearity of the given latents."""
         ...
 
 
 @dataclass(frozen=True, repr=False)
 class LatentActivationObjective(ScaledObjective):
-    """Weighted sum of latents' activations.
+    """Objective: weighted sum of the activations of SAE latents at the decision token.
 
-    A latent that is off has no gradient of its own, so the gradient goes through the pre-activation while the
-    score is the activation (straight-through).
+    A latent that is off has no gradient. The score is therefore the activation, but the gradient is that of
+    the pre-activation (straight-through).
+
+    Attributes:
+        sae: The SAE that computes the latents.
+        latents: Numbers of the latents.
+        weights: Weight of each latent; plus = more of the persona.
+        scale: Mean and standard deviation over neutral prompts, by which the score is scaled.
     """
 
     sae: LatentReader = field(repr=False)
@@ -53,7 +59,7 @@ class LatentActivationObjective(ScaledObjective):
         return (replace(self.sae.site, position="decision"),)
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Weighted sum of activations, in the latents' unit."""
+        """Return the weighted sum of activations, in the SAE's unit, before it is scaled."""
         resid = self.guarded(readout.resid[self.sites[0]].float())
         activation = self.sae.encode_some(resid, self.latents)
         if resid.requires_grad:
@@ -65,12 +71,12 @@ class LatentActivationObjective(ScaledObjective):
 def latent_activation(
     sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None
 ) -> LatentActivationObjective:
-    """SAEGA's objective: signed weighted SAE latents at the decision token; plus = more persona.
+    """Return SAEGA's objective: the weighted sum of SAE latents at the decision token, before the answer.
 
     Args:
-        sae: The SAE that reads the latents (`load_sae`).
+        sae: The SAE that computes the latents (`load_sae`).
         latents: Numbers of the latents.
-        weights: One number per latent; 1 each when None.
+        weights: One weight per latent; plus = more of the persona. None: 1 for each.
 
     Returns:
         An objective, in the unit of the latents' activations times the weights.

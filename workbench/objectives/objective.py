@@ -1,4 +1,4 @@
-"""`Objective`, a score to be maximised, and weighted sums of objectives."""
+"""`Objective`, a score that a search maximises, and weighted sums of objectives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workbench.objectives.readout import Readout
 
 
 class Objective(ShowsFacts):
-    """A score to be maximised. Objectives add, and are multiplied by numbers; `-goal` lowers what `goal` raises.
+    """A score that a search maximises. Objectives can be added and multiplied by numbers; `-goal` minimises.
 
     Example:
         >>> goal = -wb.answer_log_odds() + 0.5 * wb.RepetitionPenalty()
@@ -28,39 +28,59 @@ class Objective(ShowsFacts):
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Where activations are read."""
+        """Sites in the model whose activations the objective reads."""
         return ()
 
     @property
     def needs_final(self) -> bool:
-        """True if the logits are needed: the model is then run to its end."""
+        """Whether the objective needs logits, so that the model must be run to its last block."""
         return False
 
     @property
     def sign(self) -> int:
-        """+1 if a higher score means more of the persona, -1 if less."""
+        """+1 if a higher score means more of the persona, -1 if it means less."""
         return 1
 
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """One float32 score a row; differentiable."""
+        """Compute one float32 score per row of a readout; differentiable.
+
+        Args:
+            readout: Activations and answers at the decision token of each context.
+        """
         return readout.answers.new_zeros(len(readout.answers), dtype=torch.float32)
 
     def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
-        """Terms that depend on the prompt's ids alone."""
+        """Compute the part of the score that depends only on the prompts' token ids; 0 by default.
+
+        Args:
+            ids: Token ids of each candidate prompt.
+        """
         return torch.zeros(len(ids), device=ids.device)
 
     def calibrate(
         self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
     ) -> Objective:
-        """This objective with its scale measured over n neutral prompts of `length` tokens; itself where it has no scale."""
+        """Return the objective with its scale measured over neutral prompts; unchanged if it has no scale.
+
+        Args:
+            model: A loaded model or its runner.
+            contexts: Questions in which the neutral prompts are put.
+            n: Number of neutral prompts.
+            length: Number of tokens of each.
+            seed: Seed of the neutral prompts.
+        """
         return self
 
     def depth(self, n_layers: int) -> int:
-        """How many blocks must be run."""
+        """Return how many blocks of the model must be run to compute the score.
+
+        Args:
+            n_layers: Number of blocks of the model.
+        """
         return n_layers if self.needs_final else max((site.layer + 1 for site in self.sites), default=0)
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """What is maximised, in words."""
+        """Return what a notebook shows: the objective in words and the sites that it reads."""
         words = objective_words(describe(self))
         return f"{type(self).__name__}: {words}", {
             "read at": ", ".join(site.name for site in self.sites)
@@ -83,7 +103,11 @@ class Objective(ShowsFacts):
 
 @dataclass(frozen=True, repr=False)
 class CombinedObjective(Objective):
-    """A weighted sum of objectives."""
+    """Objective: weighted sum of other objectives.
+
+    Attributes:
+        terms: Pairs of weight and objective.
+    """
 
     terms: tuple[tuple[float, Objective], ...]
 
@@ -121,5 +145,5 @@ class CombinedObjective(Objective):
 
 
 def terms_of(objective: Objective) -> tuple[tuple[float, Objective], ...]:
-    """The objectives that a sum is made of, with their weights; the objective itself with weight 1."""
+    """Return the terms of a sum as (weight, objective); an objective that is no sum has weight 1."""
     return objective.terms if isinstance(objective, CombinedObjective) else ((1.0, objective),)

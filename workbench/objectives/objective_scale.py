@@ -1,4 +1,4 @@
-"""The unit of an objective: mean and spread of its score over neutral prompts, and the longest usual residual norm."""
+"""Calibrate the unit of an objective: mean and spread of its score, and residual norms, over neutral prompts."""
 
 from __future__ import annotations
 
@@ -22,24 +22,30 @@ from workbench.prompt_tokens import allowed_ids
 
 @dataclass(frozen=True)
 class ObjectiveScale:
-    """Mean and spread (over neutral prompts, of the mean over contexts) of a score, and the longest usual residual norm."""
+    """Unit of an objective, measured over neutral prompts (of the score's mean over contexts).
+
+    Attributes:
+        mean: Mean of the score.
+        sd: Standard deviation of the score between prompts.
+        norm_limit: Longest residual norm that is not shortened: 1.1 times the longest with neutral prompts.
+    """
 
     mean: float = 0.0
     sd: float = 1.0
     norm_limit: float = float("inf")
 
 
-#: Score as it is, residuals as they are.
+#: Scale that leaves score and residuals unchanged.
 UNSCALED = ObjectiveScale()
 
 
 class ScaledObjective(Objective):
-    """An objective with a unit: (raw - mean) / sd, the residual's norm guarded."""
+    """Base class of objectives with a scale: the score is (raw - mean) / sd, with limited residual norms."""
 
     scale: ObjectiveScale
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """The score in its own unit, [batch]; plus = more persona."""
+        """Compute the score before scaling, [batch]; plus = more of the persona."""
         raise NotImplementedError
 
     @override
@@ -47,7 +53,7 @@ class ScaledObjective(Objective):
         return (self.raw(readout) - self.scale.mean) / self.scale.sd
 
     def guarded(self, resid: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-        """The residual, shortened to the norm limit where it is longer."""
+        """Return the residuals, with those longer than the norm limit shortened to it."""
         if self.scale.norm_limit == float("inf"):
             return resid
         return resid * (self.scale.norm_limit / resid.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(
@@ -78,17 +84,17 @@ class ScaledObjective(Objective):
 def neutral_prompts(
     model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
 ) -> list[tuple[int, ...]]:
-    """Prompts that are about nothing, to calibrate an objective's scale.
+    """Make prompts without a topic, to calibrate the scale of an objective.
 
-    One half is random allowed tokens, the other half the model's own text in the slot, sampled at temperature
-    1 from allowed tokens.
+    One half is random allowed tokens. The other half is text that the model writes in the slot (the place
+    where the prompt goes), sampled at temperature 1 from allowed tokens.
 
     Args:
         model: A loaded model or its runner.
-        contexts: Where the prompts are put.
-        n: How many prompts.
-        length: Tokens of each.
-        seed: Of the draws.
+        contexts: Questions in which the prompts are put.
+        n: Number of prompts.
+        length: Number of tokens of each.
+        seed: Seed of the sampling.
 
     Returns:
         n prompts as token ids.
@@ -112,10 +118,19 @@ def neutral_prompts(
 
 @torch.no_grad()
 def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
-    """The readout of every context with one prompt (None: bare).
+    """Run every context with one prompt and return what an objective reads, without caches or shared prefixes.
 
-    A readout of every branch ( where answers need more than one) with one prompt (None: bare), in the order
-    of the contexts; plain passes, no sharing. UserError where a score is no finite number.
+    If answers need two token sequences (branches), the readout has one row per branch, in the order of the
+    contexts.
+
+    Args:
+        model: A loaded model or its runner.
+        objective: The objective, which says what to read.
+        contexts: The questions.
+        prompt_ids: Token ids of the prompt. None: no prompt.
+
+    Raises:
+        UserError: A value that is read is not a finite number.
     """
     runner = runner_for(model)
     branched = contexts.branched if objective.needs_final else contexts

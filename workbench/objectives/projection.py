@@ -1,4 +1,4 @@
-"""RESGA's objective: the residual stream's projection on a direction."""
+"""RESGA's objective: the projection of the residual stream on a direction."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ Kind = Literal["z", "raw", "cosine"]
 
 @dataclass(frozen=True, repr=False)
 class ProjectionObjective(ScaledObjective):
-    """Residual at a site, projected on a unit vector.
+    """Objective: projection of the residual stream at a site on a unit vector.
 
-    kind "raw": in units of the residual, no guard; "cosine": divided by the residual's norm; "z": standard
-    deviations over neutral prompts after `calibrate`, with the norm guard.
+    Attributes:
+        vector: The unit vector; plus = more of the persona.
+        site: Site in the model that is read.
+        kind: "z": in standard deviations over neutral prompts after `calibrate`, with limited residual norms;
+            "raw": in units of the residual stream, without a limit; "cosine": divided by the residual's norm.
+        scale: Mean, standard deviation and norm limit that `calibrate` measured.
     """
 
     vector: Float[Tensor, " d_model"] = field(repr=False)
@@ -38,7 +42,7 @@ class ProjectionObjective(ScaledObjective):
         return (self.site,)
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Along the unit vector, in units of the residual stream; as a cosine, -1 to 1, for that kind."""
+        """Return the projection before scaling, in units of the residual stream; for "cosine" from -1 to 1."""
         resid = readout.resid[self.site].float()
         unit = self.vector.to(resid.device, torch.float32)
         if self.kind == "cosine":
@@ -53,12 +57,14 @@ class ProjectionObjective(ScaledObjective):
 
 
 def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
-    """RESGA's objective: the decision token's residual along a direction; plus = more persona.
+    """Return RESGA's objective: the projection of the decision token's residual on a direction.
+
+    The decision token is the last token before the answer; plus = more of the persona.
 
     Args:
-        direction: A `Direction` (anything with `vector` and `site`).
+        direction: A `Direction`, or any object with `vector` and `site`.
         kind: "z": in standard deviations over neutral prompts, after `.calibrate(model, contexts)`; "raw": in
-            units of the residual stream; "cosine": -1 to 1. See `workbench.objectives.Kind`.
+            units of the residual stream; "cosine": -1 to 1.
 
     Returns:
         An objective. Source: arXiv 2601.02896, with the corrections that docs/paper_study.md names.

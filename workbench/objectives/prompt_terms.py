@@ -1,4 +1,4 @@
-"""Terms that depend on the prompt's token ids alone: repetition, similarity to a text."""
+"""Objectives that depend only on the prompt's token ids: repetition, and similarity to a text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workbench.objectives.objective import Objective
 
 @dataclass(frozen=True, repr=False)
 class RepetitionPenalty(Objective):
-    """Minus the fraction of the prompt's tokens that occurred before in it: 0 is best.
+    """Objective: minus the fraction of the prompt's tokens that also occur earlier in it; 0 is best.
 
     Example:
         >>> wb.RepetitionPenalty().prompt_score(torch.tensor([[5, 6, 5, 7]])).tolist()
@@ -29,7 +29,7 @@ class RepetitionPenalty(Objective):
 
 @dataclass(frozen=True, repr=False)
 class TextSimilarity(Objective):
-    """Fraction of positions at which the prompt's token is the reference's, 0 to 1.
+    """Objective: fraction of positions at which the prompt has the same token as a reference, 0 to 1.
 
     Attributes:
         reference: Token ids of the reference prompt.

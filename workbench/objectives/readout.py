@@ -1,4 +1,4 @@
-"""What an objective sees of one forward pass: the decision token of each context, and the tokens of whole answers."""
+"""What an objective reads of a forward pass: activations at decision tokens, and tokens of whole answers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from workbench.models import Runner, Site
 
 @dataclass(frozen=True)
 class Readout:
-    """The decision tokens of a batch.
+    """Activations and answers at the decision tokens (the last token before the answer) of a batch.
 
-    resid: float32 activations by site. final: the residual after the last block (None unless requested).
-    answers: first token of the matching and the not matching answer, a row each. whole: how the answers are
-    read where they are more than one token each (None otherwise).
+    Attributes:
+        resid: float32 activations by site.
+        final: Residual stream after the last block; None unless an objective needs it.
+        answers: For each row, the first token of the matching and of the not matching answer.
+        runner: The model's runner.
+        whole: Data to score answers of several tokens; None if all answers are single tokens.
     """
 
     resid: dict[Site, Float[Tensor, "batch d_model"]]
@@ -38,15 +41,15 @@ class Readout:
         table: AnswerTable,
         members: Sequence[int] | Tensor,
     ) -> Readout:
-        """The readout of a run.
+        """Make the readout of one run of the model.
 
         Args:
-            runner: the model.
-            caught: activations at the sites, all positions (or the decision token alone).
-            stream: residuals after the last block, or None where no objective needs them.
-            decision: position of each row's decision token.
-            table: the answers of (branched) contexts.
-            members: each row's context in the table.
+            runner: The model's runner.
+            caught: Activations at the sites, at all positions or at the decision token alone.
+            stream: Residual stream after the last block, or None if no objective needs it.
+            decision: Position of each row's decision token.
+            table: Answers of the contexts (branch by branch).
+            members: Index of each row's context in the table.
         """
         members = torch.as_tensor(members, device=decision.device)
         rows = torch.arange(len(decision), device=decision.device)
@@ -63,7 +66,14 @@ class Readout:
         return cls(read, None if stream is None else at_decision(stream), table.first[members], runner, whole)
 
     def answer_scores(self, sides: tuple[float, float]) -> Float[Tensor, " batch"]:
-        """Weighted sum of the two answers' scores (`answer_tokens`), nats. UserError where the last block's residuals were not kept."""
+        """Compute a weighted sum of the two answers' scores in nats, one per row.
+
+        The residual stream after the last block must have been kept (`needs_final`).
+
+        Args:
+            sides: Factors of the matching and of the other answer's score: (1, -1) gives log-odds, (1, 0) and
+                (0, 1) the score of one answer.
+        """
         if self.whole is not None:
             return self.whole.table.scores(
                 self.runner, self.whole.stream, self.whole.decision, self.whole.members, sides
@@ -83,7 +93,14 @@ class Readout:
 
 @dataclass(frozen=True)
 class WholeAnswers:
-    """Where the tokens of a batch's answers are read. stream: residuals after the last block. members: rows' contexts in the table."""
+    """Data to score answers of several tokens in a batch.
+
+    Attributes:
+        stream: Residual stream after the last block, at all positions.
+        decision: Position of each row's decision token.
+        table: Answers of the contexts.
+        members: Index of each row's context in the table.
+    """
 
     stream: Float[Tensor, "batch pos d_model"]
     decision: Int[Tensor, " batch"]

@@ -52,9 +52,9 @@ class SpliceEvaluation:
 
     @property
     def recovered(self) -> float | None:
-        """Fraction of the loss recovered by the reconstruction: (ablated - spliced) / (ablated - clean); 1 is perfect.
+        """Fraction of the loss that the reconstruction recovers; 1 is perfect, 0 is no better than the mean.
 
-        None if ablation does not raise the cross-entropy.
+        It is (ablated - spliced) / (ablated - clean), and None if ablation does not raise the cross-entropy.
         """
         gap = self.ablated - self.clean
         return (self.ablated - self.spliced) / gap if gap > 0 else None

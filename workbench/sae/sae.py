@@ -95,7 +95,7 @@ class Sae:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Entries of the SAE's file about its computation (k, normalisation, ...) and training, without the device."""
+        """Entries of the SAE's file: its computation (k, normalisation, ...) and training, not its device."""
         return {name: value for name, value in self.module.cfg.to_dict().items() if name != "device"}
 
     @property
@@ -255,7 +255,7 @@ class Sae:
         return html_facts(facts | ({"Neuronpedia": str(page)} if page else {}), f"SAE {self.name}")
 
     def _flat(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_model"]:
-        """Return activations on the SAE's device, with those of attention heads [..., head, d_head] flattened."""
+        """Return activations on the SAE's device, with attention heads [..., head, d_head] flattened."""
         x = x.to(self.device)
         return x.flatten(-2) if self.site.hook == "z" and x.shape[-1] != self.d_in else x
 

@@ -96,7 +96,7 @@ def saes_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, given: float | None) -> None:
-    """Fold the scale of the training activations into the weights, so that the SAE reads unscaled activations.
+    """Fold the scale of the training activations into the weights, to read unscaled activations.
 
     Without this, every activation and so every latent would be wrong by the factor, with no other sign of it.
     """

@@ -1,8 +1,9 @@
-"""Intervals, tests and power for answers that come in clusters: a question's items, in both option orders, are one cluster.
+"""Intervals, tests and power for clustered values.
 
-Everything takes values (rates as 0/1, probabilities or log-odds) and the cluster id of each value. What a
-cluster is, is decided in one place (`clusters`). Which interval is used where was chosen by simulated
-coverage, docs/validity.md.
+A cluster is a question group: all its items, in both orders of their options. All functions take values
+(rates as 0/1, probabilities or log-odds) and the cluster id of each value; `clusters` is the only place that
+decides what a cluster is. The kind of interval for each quantity was chosen by simulated coverage
+(docs/validity.md).
 """
 
 from workbench.statistics.cluster_intervals import (

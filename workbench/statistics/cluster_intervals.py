@@ -1,12 +1,11 @@
 """Confidence intervals of clustered values: of a mean (log-odds, probabilities, differences) and of a rate.
 
-1. A mean: Student's t with the CR2 standard error and Satterthwaite's degrees of freedom
-   (cluster_moments.py).
-2. A rate: Wilson's score interval at the effective number of values (rate * (1 - rate) / standard error^2, at
-   most n) and with the t quantile in place of the normal one, after Korn & Graubard (1998) and Dean & Pagano
-   (2015). It never has zero width: where every value agrees, the number of clusters is the effective number
-   of values.
-3. Seeds are clusters too: a search is a random variable, so its seeds give a mean, a spread and an interval.
+1. Mean: Student's t with the CR2 standard error and Satterthwaite's degrees of freedom (cluster_moments.py).
+2. Rate: Wilson's score interval with the effective number of values (rate * (1 - rate) / standard error^2, at
+   most n) and the t quantile instead of the normal one, after Korn & Graubard (1998) and Dean & Pagano
+   (2015). Its width is never zero: if all values are equal, the effective number of values is the number of
+   clusters.
+3. Seeds: results of a search with several seeds are clusters too, and give a mean, a spread and an interval.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from statsmodels.stats.proportion import proportion_confint
 from workbench.errors import UserError
 from workbench.statistics.cluster_moments import ClusterMoments, moments
 
-#: Fewer clusters than this and every interval is marked `few`: simulated coverage is not to be relied on
-#: there.
+#: With fewer clusters than this, an interval is marked `few`: its simulated coverage is unreliable.
 FEW_GROUPS = 8
 
 
@@ -33,12 +31,12 @@ class Interval:
 
     Attributes:
         estimate: The estimate.
-        low: Lower end.
-        high: Upper end.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
         n: Number of values.
         groups: Number of clusters.
-        method: How it was made, one line.
-        level: Coverage, 0 to 1.
+        method: Method of the interval, in one line.
+        level: Confidence level, 0 to 1.
 
     Example:
         >>> interval = wb.cluster_interval([0.0, 1.0, 2.0, 3.0], ["a", "a", "b", "b"])
@@ -56,15 +54,15 @@ class Interval:
 
     @property
     def few(self) -> bool:
-        """True where there are fewer than FEW_GROUPS clusters: read the interval as a rough guide."""
+        """Whether there are fewer than FEW_GROUPS clusters, so that the interval is only a rough guide."""
         return self.groups < FEW_GROUPS
 
     def ends(self) -> tuple[float | None, float | None]:
-        """(low, high); None for an end that is not finite (one cluster)."""
+        """Return (low, high), with None for an end that is not finite (with one cluster)."""
         return self.low if math.isfinite(self.low) else None, self.high if math.isfinite(self.high) else None
 
     def to_json(self) -> list[float | None]:
-        """[low, high]; an end that is not finite (one cluster) is null."""
+        """Return [low, high] for JSON, with None for an end that is not finite (with one cluster)."""
         return list(self.ends())
 
     def __str__(self) -> str:
@@ -73,7 +71,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """A figure over several seeds: interval of its mean, standard deviation between seeds, smallest and largest."""
+    """A quantity measured with several seeds.
+
+    Attributes:
+        interval: Mean over seeds with its confidence interval.
+        standard_deviation: Standard deviation between seeds.
+        smallest: Smallest value.
+        largest: Largest value.
+    """
 
     interval: Interval
     standard_deviation: float
@@ -84,18 +89,18 @@ class SeedSpread:
 def cluster_interval(
     values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95
 ) -> Interval:
-    """Interval of the mean of clustered values, in their unit. Rates have `rate_interval`.
+    """Compute the mean of clustered values with its confidence interval; use `rate_interval` for rates.
 
     Args:
         values: Log-odds, probabilities or their differences.
-        groups: Cluster of each value.
-        level: Coverage, 0 to 1.
+        groups: Cluster id of each value.
+        level: Confidence level, 0 to 1.
 
     Returns:
-        The mean with its interval; from -inf to inf with one cluster.
+        The mean and its interval, in the unit of the values; from -inf to inf with one cluster.
 
     Raises:
-        UserError: A group id is missing, or a value is not finite.
+        UserError: A cluster id is missing, or a value is not finite.
 
     Example:
         >>> wb.cluster_interval([0.0, 1.0, 2.0, 3.0], ["a", "a", "b", "b"]).estimate
@@ -110,9 +115,18 @@ def cluster_interval(
 def rate_interval(
     hits: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95
 ) -> Interval:
-    """Interval of a rate from clustered hits (0 or 1), inside 0 to 1 and never of zero width.
+    """Compute a rate of clustered hits with its confidence interval.
 
-    Raises UserError for a hit that is neither 0 nor 1, or a missing group id.
+    Args:
+        hits: 0 or 1 for each value.
+        groups: Cluster id of each value.
+        level: Confidence level, 0 to 1.
+
+    Returns:
+        The rate and its interval within 0 to 1, which never has zero width.
+
+    Raises:
+        UserError: A hit is neither 0 nor 1, or a cluster id is missing.
     """
     _check_level(level)
     numbers = np.asarray(hits, dtype=np.float64)
@@ -129,14 +143,20 @@ def rate_interval(
     low, high = (
         max(0.0, min(float(low), m.mean)),
         min(1.0, max(float(high), m.mean)),
-    )  # rounding leaves neither 0-1 nor the estimate
+    )  # the clips only correct rounding
     return Interval(
         m.mean, low, high, m.n, m.groups, f"Wilson, {effective:.1f} effective values, {m.df:.1f} df", level
     )
 
 
 def effective_values(m: ClusterMoments) -> float:
-    """How many independent 0/1 values would estimate this rate as well; between 1 and n, the clusters where all values agree."""
+    """Return how many independent 0/1 values would estimate the rate with the same standard error.
+
+    The result is between 1 and n; if all values are equal, it is the number of clusters.
+
+    Args:
+        m: Mean and standard error of the clustered values.
+    """
     if m.mean in (0.0, 1.0):
         return float(m.groups)
     if m.standard_error == 0:
@@ -145,7 +165,15 @@ def effective_values(m: ClusterMoments) -> float:
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> SeedSpread:
-    """Mean over seeds with a t interval, and the spread between seeds (one value per seed). Raises UserError below two seeds."""
+    """Compute the mean over seeds with a t interval, and the spread between seeds.
+
+    Args:
+        values: One value per seed.
+        level: Confidence level, 0 to 1.
+
+    Raises:
+        UserError: There are fewer than two seeds.
+    """
     if len(values) < 2:
         raise UserError(f"a spread over seeds needs at least 2 of them, found {len(values)}")
     interval = cluster_interval(values, range(len(values)), level)

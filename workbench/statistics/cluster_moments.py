@@ -1,13 +1,13 @@
-"""What a cluster is, and the mean of clustered values with its standard error and degrees of freedom.
+"""Compute the mean of clustered values, its standard error and its degrees of freedom.
 
-1. A value's cluster is its group id, equal ids are one cluster; a missing id is an error, never a cluster of
-   its own.
-2. The mean weighs every value alike, so a large cluster counts more (it is the rate that a reader computes).
-3. Standard error: CR2, each cluster's summed residual divided by sqrt(1 - its fraction of the values), which
-   is unbiased when values are independent (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018). CR1, which
-   statsmodels has, is too small where clusters are few and unequal.
+1. Values with equal group ids are one cluster. A missing id is an error, never a separate cluster.
+2. The mean gives every value the same weight, so a large cluster counts more (it is the rate that a reader
+   computes).
+3. Standard error: CR2, which divides each cluster's summed residual by sqrt(1 - its fraction of the values),
+   and is unbiased if values are independent (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018). CR1, which
+   statsmodels has, is too small if clusters are few and unequal.
 4. Degrees of freedom: Satterthwaite's for that estimator, with the correlation within clusters estimated from
-   the residuals (Imbens & Kolesar 2016). Equal clusters give exactly G - 1.
+   the residuals (Imbens & Kolesar 2016). Clusters of equal size give exactly G - 1.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ from jaxtyping import Float, Int
 
 from workbench.errors import UserError
 
-#: Up to so many clusters the degrees of freedom are read off the covariance itself.
+#: Up to this number of clusters the degrees of freedom are computed from the covariance matrix.
 MANY_CLUSTERS = 300
 
 
 @dataclass(frozen=True)
 class ClusterMoments:
-    """Mean of clustered values. standard_error: of the mean, in its unit, nan with one cluster. df: degrees of freedom."""
+    """Mean of clustered values with its standard error.
+
+    Attributes:
+        mean: Mean over all values.
+        standard_error: Standard error of the mean, in its unit; nan with one cluster.
+        df: Degrees of freedom of the standard error.
+        n: Number of values.
+        groups: Number of clusters.
+    """
 
     mean: float
     standard_error: float
@@ -38,10 +46,17 @@ class ClusterMoments:
 
 
 def clusters(groups: Sequence[Hashable]) -> Int[np.ndarray, " value"]:
-    """Cluster number of each value, from 0 in order of first appearance; equal ids are one cluster.
+    """Number the clusters of values from 0, in order of first appearance; equal ids are one cluster.
 
-    Raises UserError where an id is missing (None, nan or an empty string): a value whose cluster is unknown
-    cannot be counted as independent of the others.
+    Args:
+        groups: Cluster id of each value.
+
+    Returns:
+        int64 [value], the number of each value's cluster.
+
+    Raises:
+        UserError: An id is missing (None, nan or an empty string). A value of unknown cluster cannot be
+            counted as independent of the others.
     """
     ids = list(groups)
     missing = [identity for identity in dict.fromkeys(ids) if _is_missing(identity)]
@@ -54,7 +69,15 @@ def clusters(groups: Sequence[Hashable]) -> Int[np.ndarray, " value"]:
 
 
 def moments(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> ClusterMoments:
-    """Mean, CR2 standard error and degrees of freedom of clustered values. Raises UserError for values that are not finite."""
+    """Compute the mean of clustered values, its CR2 standard error and degrees of freedom.
+
+    Args:
+        values: Finite numbers.
+        groups: Cluster id of each value.
+
+    Raises:
+        UserError: A value is not finite, or a cluster id is missing.
+    """
     numbers, codes = checked(values, groups)
     sizes = np.bincount(codes).astype(np.float64)
     n, n_groups = len(numbers), len(sizes)
@@ -77,7 +100,18 @@ def moments(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) ->
 def checked(
     values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
 ) -> tuple[Float[np.ndarray, " value"], Int[np.ndarray, " value"]]:
-    """Values as float64 and their cluster numbers. Raises UserError for an empty, ragged or non-finite input."""
+    """Check clustered values and convert them to arrays.
+
+    Args:
+        values: Finite numbers.
+        groups: Cluster id of each value.
+
+    Returns:
+        The values as float64 and the number of each value's cluster.
+
+    Raises:
+        UserError: The input is empty, not one-dimensional or not finite, or ids and values differ in number.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or len(numbers) == 0:
         raise UserError(f"expected a non-empty list of numbers, found shape {numbers.shape}")
@@ -102,13 +136,16 @@ def _is_missing(identity: Hashable) -> bool:
 
 
 def _clean_root(variance: float, numbers: np.ndarray) -> float:
-    """Square root; what rounding alone leaves of equal cluster means is zero."""
+    """Return the square root, with 0 for a variance that is only rounding error of equal cluster means."""
     root = math.sqrt(variance)
     return root if root > 1e-14 * float(np.abs(numbers).max(initial=0.0)) else 0.0
 
 
 def _within_correlation(residuals: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:
-    """Correlation of two values of one cluster, estimated from products of residuals; 0 to 1, 0 where no cluster has two."""
+    """Estimate the correlation of two values of a cluster from products of residuals, clipped to 0 to 1.
+
+    It is 0 if no cluster has two values.
+    """
     pairs = float((sizes * (sizes - 1)).sum())
     variance = float((residuals**2).mean())
     if pairs == 0 or variance == 0:
@@ -118,7 +155,7 @@ def _within_correlation(residuals: np.ndarray, sums: np.ndarray, sizes: np.ndarr
 
 
 def _degrees_of_freedom(sizes: Float[np.ndarray, " cluster"], correlation: float) -> float:
-    """Satterthwaite: 2 mean^2 / variance of the CR2 estimator when values of a cluster have this correlation."""
+    """Compute Satterthwaite's 2 mean^2 / variance of the CR2 estimator for this correlation within clusters."""
     share = sizes / sizes.sum()
     sum_variance = sizes * (1 - correlation) + sizes**2 * correlation
     scale = 1 / np.sqrt(1 - share)
@@ -134,10 +171,10 @@ def _degrees_of_many(
     variance: Float[np.ndarray, " cluster"],
     scale: Float[np.ndarray, " cluster"],
 ) -> float:
-    """The same without a matrix, which for 5,000 clusters costs 125 GFLOP.
+    """Compute `_degrees_of_freedom` without a matrix, which for 5,000 clusters would cost 125 GFLOP.
 
-    The covariance is a diagonal and total a a' - a b' - b a'; with one cluster that has nearly all values the
-    terms would cancel.
+    The covariance is the sum of a diagonal and total a a' - a b' - b a'. If one cluster had nearly all
+    values, the terms would cancel.
     """
     a, b, own, total = scale * share, scale * variance, scale**2 * variance, float(variance.sum())
     outer = total * a**2 - 2 * a * b

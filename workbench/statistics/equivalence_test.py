@@ -1,7 +1,7 @@
-"""Equivalence (TOST): are two conditions shown to be equal within a margin?
+"""Equivalence test (TOST): whether a mean is shown to be within a margin.
 
-Two one-sided tests (Schuirmann 1987): "within (low, high)" is shown by rejecting both "below low" and "above
-high", never by a large p against equality.
+Two one-sided tests (Schuirmann 1987): a mean is shown to be between low and high by rejecting both "below
+low" and "above high". A large p value of a test against equality does not show equivalence.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from workbench.statistics.cluster_moments import moments
 
 @dataclass(frozen=True)
 class EquivalenceTest:
-    """Result of two one-sided tests.
+    """Result of two one-sided tests (TOST) of whether a mean is between two margins.
 
-    p: the larger of the two; interval: at level 1 - 2 alpha, which is inside (low, high) exactly when p <
-    alpha.
+    Attributes:
+        low: Lower margin.
+        high: Upper margin.
+        p: The larger of the two p values.
+        interval: Confidence interval at level 1 - 2 alpha; it is inside (low, high) exactly if p < alpha.
+        alpha: Significance level.
     """
 
     low: float
@@ -33,7 +37,7 @@ class EquivalenceTest:
 
     @property
     def equivalent(self) -> bool:
-        """True where the mean is shown to be between low and high."""
+        """Whether the mean is shown to be between the margins (p < alpha)."""
         return self.p < self.alpha
 
 
@@ -44,9 +48,19 @@ def tost(
     high: float,
     alpha: float = 0.05,
 ) -> EquivalenceTest:
-    """Is the mean of clustered values shown to be between low and high? For a rate against 50 %: hits, 0.4, 0.6.
+    """Test whether the mean of clustered values is between two margins.
 
-    Raises UserError when low is not below high.
+    To compare a rate with 50 %, give hits (0 or 1) and the margins 0.4 and 0.6.
+
+    Args:
+        values: Finite numbers.
+        groups: Cluster id of each value.
+        low: Lower margin, in the unit of the values.
+        high: Upper margin.
+        alpha: Significance level.
+
+    Raises:
+        UserError: low is not below high.
     """
     if not low < high:
         raise UserError(f"equivalence needs low < high, found {low} and {high}")

@@ -1,8 +1,8 @@
-"""Correction of p values over several tests, and how many clusters a corrected test needs.
+"""Correction of p values for several tests, and the number of clusters that a corrected test needs.
 
-Holm's method over the conditions named in advance (statsmodels' own collects garbage for 0.3 s at every
-call). A sign-flip p cannot be below 2 / 2^G, so a correction over many conditions needs clusters:
-`groups_needed` says how many.
+Holm's method is applied to the conditions named in advance (statsmodels' version collects garbage for 0.3 s
+in every call). A sign-flip p value cannot be below 2 / 2^G, so a correction over many conditions needs many
+clusters; `groups_needed` gives the number.
 """
 
 from __future__ import annotations
@@ -16,14 +16,28 @@ from workbench.errors import UserError
 
 
 def groups_needed(tests: int, alpha: float = 0.05) -> int:
-    """The stated minimum of groups: with fewer, Holm over so many tests cannot pass even the clearest effect at alpha."""
+    """Return the fewest clusters with which Holm-corrected sign-flip tests can reach significance.
+
+    With fewer, even the clearest effect cannot pass at level alpha.
+
+    Args:
+        tests: Number of tests that are corrected together.
+        alpha: Significance level.
+    """
     if tests < 1 or not 0 < alpha < 1:
         raise UserError(f"expected at least 1 test and alpha between 0 and 1, found {tests} and {alpha}")
     return max(2, math.ceil(1 + math.log2(tests / alpha)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P values corrected by Holm's method, in the same order (Holm 1979); an empty list stays empty."""
+    """Correct p values by Holm's method (Holm 1979).
+
+    Args:
+        p: P values of all tests.
+
+    Returns:
+        The corrected p values in the same order; an empty list for an empty list.
+    """
     if len(p) == 0:
         return []
     if not all(0 <= value <= 1 for value in p):

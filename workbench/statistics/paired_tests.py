@@ -1,10 +1,10 @@
-"""Two conditions on the same questions: the difference, its interval and its p value.
+"""Compare two conditions on the same questions: the difference, its interval and its p value.
 
-1. The difference of the two conditions for each value, with a clustered t interval; p by sign flips of whole
-   clusters (permutation_test.py), corrected over the primary conditions (multiple_testing.py).
-2. A difference of two rates has its interval from those of the rates (MOVER: Newcombe 1998, method 10; Zou &
-   Donner 2008), with the correlation of the two clustered means: a t interval is far too short for a rate
-   near 0 or 1.
+1. Mean: the differences of the two conditions have a clustered t interval. The p value is from sign flips of
+   whole clusters (permutation_test.py), and is corrected over the primary conditions (multiple_testing.py).
+2. Rates: the interval of a difference of two rates is combined from the intervals of the rates (MOVER:
+   Newcombe 1998, method 10; Zou & Donner 2008), with the correlation of the two clustered means. A t interval
+   would be far too short for a rate near 0 or 1.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from workbench.statistics.permutation_test import EXACT_GROUPS, sign_flip_p, sma
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """First condition minus second, in the unit of the values.
+    """Difference of two conditions, first minus second, in the unit of the values.
 
-    p: two-sided, by sign flips of clusters; smallest_p: what these clusters could give at best; exact: all
-    sign patterns were counted.
+    Attributes:
+        value: The difference.
+        interval: The difference with its confidence interval.
+        p: Two-sided p value by sign flips of whole clusters.
+        smallest_p: Smallest p value that is possible with this number of clusters.
+        exact: Whether all sign patterns were counted (otherwise a random sample of them).
     """
 
     value: float
@@ -48,10 +52,19 @@ def paired_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
-    """Mean of a - b over the same questions, with a clustered t interval and the sign-flip p; for log-odds and probabilities.
+    """Compute the mean of a - b with a clustered t interval and a sign-flip p value.
 
-    a, b: one value per context, in the same order. seed: of the sampled sign patterns. Raises UserError when
-    a and b differ in length, a group id is missing, or a value is not finite.
+    Use it for log-odds and probabilities, and `paired_rate_difference` for rates.
+
+    Args:
+        a: Values of the first condition, one per context.
+        b: Values of the second condition, for the same contexts in the same order.
+        groups: Cluster id of each context.
+        level: Confidence level, 0 to 1.
+        seed: Seed of the sampled sign patterns.
+
+    Raises:
+        UserError: a and b differ in length, a cluster id is missing, or a value is not finite.
     """
     return _paired(a, b, groups, seed, cluster_interval(_difference(a, b), groups, level))
 
@@ -63,9 +76,19 @@ def paired_rate_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
-    """Rate of hits a minus rate of hits b over the same questions, -1 to 1, with an interval that holds near 0 and 1 too.
+    """Compute the rate of hits a minus the rate of hits b, from -1 to 1, with interval and p value.
 
-    a, b: 0 or 1 a context, in the same order. Errors as `paired_difference` and `rate_interval`.
+    The interval is valid also for rates near 0 and 1.
+
+    Args:
+        a: Hits (0 or 1) of the first condition, one per context.
+        b: Hits of the second condition, for the same contexts in the same order.
+        groups: Cluster id of each context.
+        level: Confidence level, 0 to 1.
+        seed: Seed of the sampled sign patterns.
+
+    Raises:
+        UserError: a and b differ in length, a cluster id is missing, or a hit is neither 0 nor 1.
     """
     difference = _difference(a, b)
     first, second = rate_interval(a, groups, level), rate_interval(b, groups, level)
@@ -110,11 +133,14 @@ def _correlation_of_means(
     difference: np.ndarray,
     groups: Sequence[Hashable],
 ) -> float:
-    """Correlation of the two means, from the variances of each and of their difference; 0 where one of them has none."""
+    """Estimate the correlation of two means from their variances and that of their difference.
+
+    It is 0 if either mean has no variance.
+    """
     va, vb, vd = (moments(values, groups).standard_error ** 2 for values in (a, b, difference))
     return float(np.clip((va + vb - vd) / (2 * math.sqrt(va * vb)), -1, 1)) if va > 0 and vb > 0 else 0.0
 
 
 def _combined(one: float, other: float, correlation: float) -> float:
-    """Length of one arm of the difference's interval, from an arm of either rate's."""
+    """Return the length of one arm of the difference's interval, from one arm of each rate's interval."""
     return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))

@@ -1,10 +1,11 @@
-"""An exact test that clustered values have mean zero, by flipping the signs of whole clusters.
+"""Test whether clustered values have mean zero, by flipping the signs of whole clusters.
 
-1. The sum of a cluster's values is the unit that is flipped.
-2. Under the null a cluster's sum is as likely with the other sign: p is the fraction of the 2^G sign patterns
-   whose total is at least as far from zero as the observed one (all patterns up to EXACT_GROUPS clusters,
-   otherwise a sample that includes the observed pattern: Phipson & Smyth 2010).
-3. No p can be below 2 / 2^G.
+1. The sum of a cluster's values is the unit whose sign is flipped.
+2. Under the null hypothesis both signs of a cluster's sum are equally likely. The p value is the fraction of
+   the 2^G sign patterns whose total is at least as far from zero as the observed total. Up to EXACT_GROUPS
+   clusters all patterns are counted, otherwise a sample that includes the observed pattern (Phipson & Smyth
+   2010).
+3. No p value can be below 2 / 2^G.
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ import numpy as np
 
 from workbench.statistics.cluster_moments import checked
 
-#: Up to so many clusters all sign patterns are counted (65,536); scipy.stats.permutation_test gives the same
-#: p, but takes half a second where one matrix product takes milliseconds, and a comparison has dozens of
-#: them.
+#: Up to this number of clusters all sign patterns (65,536) are counted. scipy.stats.permutation_test gives the
+#: same p, but takes half a second where this matrix product takes milliseconds, and a comparison has dozens of
+#: tests.
 EXACT_GROUPS = 16
 SAMPLED_PATTERNS = 20_000
-#: Signs that are drawn at a time: 64 MB, however many clusters there are.
+#: Number of signs that are drawn at a time: 64 MB for any number of clusters.
 PATTERN_VALUES = 8_000_000
 
 
 def sign_flip_p(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], seed: int = 0) -> float:
-    """Two-sided p that the values' mean is zero, from sign flips of whole clusters; exact up to EXACT_GROUPS clusters."""
+    """Compute the two-sided p value for mean zero of clustered values, by sign flips of whole clusters.
+
+    It is exact up to EXACT_GROUPS clusters, and sampled above.
+
+    Args:
+        values: Finite numbers.
+        groups: Cluster id of each value.
+        seed: Seed of the sampled sign patterns.
+    """
     numbers, codes = checked(values, groups)
     sums = np.bincount(codes, numbers)
     seen = abs(float(sums.sum()))
@@ -40,11 +49,15 @@ def sign_flip_p(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
 
 
 def smallest_p(n_groups: int) -> float:
-    """The smallest two-sided p that the sign-flip test can give with so many clusters."""
+    """Return the smallest two-sided p value that the sign-flip test can give.
+
+    Args:
+        n_groups: Number of clusters.
+    """
     return 2.0 ** (1 - n_groups) if n_groups <= EXACT_GROUPS else 1 / (SAMPLED_PATTERNS + 1)
 
 
 def _all_signs(n: int) -> np.ndarray:
-    """All sign patterns whose first sign is plus: the other half gives the same absolute totals."""
+    """Return all sign patterns whose first sign is plus; the others give the same absolute totals."""
     bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
     return np.where(np.roll(bits, 1, axis=1) == 1, -1.0, 1.0)

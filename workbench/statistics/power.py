@@ -1,6 +1,6 @@
-"""The minimum detectable effect: the smallest true difference that a paired t test over G clusters detects with a given power.
+"""Minimum detectable effect: the smallest true difference that a paired t test detects with a given power.
 
-Computed by statsmodels, from an observed standard error or from a spread assumed in advance.
+It is computed by statsmodels, from an observed standard error or from a spread assumed in advance.
 """
 
 from __future__ import annotations
@@ -21,9 +21,16 @@ def minimum_detectable_effect(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> float:
-    """The smallest true mean difference that a comparison with this spread and these clusters finds with this power.
+    """Return the smallest true mean difference that a comparison detects with the given power.
 
-    differences: paired differences seen, one a context, in the unit of the answer. nan with one cluster.
+    Args:
+        differences: Observed paired differences, one per context.
+        groups: Cluster id of each context.
+        power: Probability of detecting the effect, 0 to 1.
+        alpha: Significance level of the two-sided test.
+
+    Returns:
+        The effect in the unit of the differences; nan with one cluster.
     """
     m = moments(differences, groups)
     if m.groups == 1:
@@ -34,9 +41,13 @@ def minimum_detectable_effect(
 def minimum_detectable_effect_from_spread(
     spread: float, n_groups: int, power: float = 0.8, alpha: float = 0.05
 ) -> float:
-    """Minimum detectable effect of a planned comparison.
+    """Return the minimum detectable effect of a planned comparison, in the unit of the spread.
 
-    spread: standard deviation of the cluster means of the difference. n_groups: number of equal clusters.
+    Args:
+        spread: Standard deviation of the cluster means of the difference.
+        n_groups: Number of clusters of equal size.
+        power: Probability of detecting the effect, 0 to 1.
+        alpha: Significance level of the two-sided test.
     """
     if spread < 0 or n_groups < 2:
         raise UserError(
@@ -46,7 +57,7 @@ def minimum_detectable_effect_from_spread(
 
 
 def _effect(n: float, power: float, alpha: float) -> float:
-    """Smallest effect, in standard deviations of n cluster means, of a two-sided one-sample t test."""
+    """Return the smallest detectable effect of a two-sided one-sample t test, in SDs of n cluster means."""
     if not 0 < power < 1:
         raise UserError(f"power is between 0 and 1, found {power}")
     return float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided"))

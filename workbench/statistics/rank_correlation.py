@@ -1,8 +1,8 @@
-"""Rank correlation with an interval: does a reading order the prompts as their true effects do?
+"""Rank correlation with a confidence interval, for example of predicted with measured effects of prompts.
 
 1. Spearman's coefficient (scipy).
-2. Interval: Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett & Wright (2000); with groups,
-   where pairs are not independent, BCa bootstrap of whole clusters (scipy.stats.bootstrap).
+2. Interval: Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett & Wright (2000). If pairs are not
+   independent (`groups`), a BCa bootstrap of whole clusters (scipy.stats.bootstrap).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def rank_correlation(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Spearman's rank correlation with its interval, -1 to 1.
+    """Compute Spearman's rank correlation, from -1 to 1, with its confidence interval.
 
     Args:
-        x: Values.
-        y: As many values.
-        groups: Cluster of each pair, when pairs are not independent.
-        level: Coverage, 0 to 1.
-        seed: Of the bootstrap.
+        x: First value of each pair.
+        y: Second value of each pair.
+        groups: Cluster id of each pair, if pairs are not independent. None: they are independent.
+        level: Confidence level, 0 to 1.
+        seed: Seed of the bootstrap.
 
     Returns:
-        The correlation; nan throughout where x or y is constant.
+        The correlation and its interval; all nan if x or y is constant.
 
     Raises:
-        UserError: Fewer than 4 pairs, or a value that is not finite.
+        UserError: There are fewer than 4 pairs, or a value is not finite.
 
     Example:
         >>> round(wb.rank_correlation([1, 2, 3, 4, 5], [1, 2, 3, 5, 4]).estimate, 2)
@@ -68,7 +68,7 @@ def rank_correlation(
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's rank correlation; nan where x or y is constant."""
+    """Compute Spearman's rank correlation, from -1 to 1; nan if x or y is constant."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)  # a bootstrap sample may be constant: nan
         result: Any = stats.spearmanr(x, y)
