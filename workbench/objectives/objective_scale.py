@@ -118,7 +118,7 @@ def neutral_prompts(
 
 @torch.no_grad()
 def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
-    """Run every context with one prompt and return what an objective reads, without caches or shared prefixes.
+    """Run every context with one prompt, without shared prefixes, and return what an objective reads.
 
     If answers need two token sequences (branches), the readout has one row per branch, in the order of the
     contexts.

@@ -1,4 +1,4 @@
-"""The live panel: type a prompt in a notebook, and see what each of its tokens does."""
+"""Live panel for notebooks: shows the effect of each token of a prompt while it is typed."""
 
 from workbench.panel.panel_widget import Panel, PanelOptions
 from workbench.panel.prompt_reader import PromptReader, PromptReading

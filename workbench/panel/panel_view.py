@@ -1,4 +1,7 @@
-"""A reading as the panel's front end draws it (plain JSON, every text visible), and as a notebook keeps it (escaped HTML)."""
+"""Convert a reading of a prompt to JSON for the panel's front end, and to HTML that a notebook keeps.
+
+In both, invisible characters are made visible; the HTML is escaped.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,15 @@ from workbench.statistics import cluster_interval
 
 
 def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Tokens, targets and effects of a prompt as the panel's page reads them.
+    """Convert a reading to the JSON that the panel's page reads: tokens, targets and effects.
 
-    Per estimator rows [target][token] of [mean, low, high, sd]; the whole prompt's change of each target;
-    probabilities of the answer that shows the persona. Intervals are null in a quick reading. labels: by
-    target's name.
+    For each estimator it has rows [target][token] of [mean, low, high, sd], then each target's change by the
+    whole prompt, and the probabilities of the answer that shows the persona. Interval ends are null in a
+    quick reading.
+
+    Args:
+        reading: The reading.
+        labels: Labels of targets by the target's name.
     """
     targets = [
         {"name": shown_text(t.name), "kind": t.kind, "label": shown_text(labels.get(t.name, ""))}
@@ -45,21 +52,33 @@ def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str,
 
 
 def difference_json(a: PromptReading, b: PromptReading) -> list[dict[str, Any]]:
-    """What prompt B does more than A, by target, on the same contexts; nothing where they were read on different ones."""
+    """Return how much more prompt B changes each target than prompt A, on the same contexts.
+
+    The list is empty if one reading is quick and the other exact, because their contexts differ.
+
+    Args:
+        a: Reading of prompt A.
+        b: Reading of prompt B.
+    """
     if a.exact != b.exact:
         return []
     return _means(b.with_prompt - a.with_prompt, b)
 
 
 def kept_html(readings: Sequence[PromptReading | None], about: str) -> str:
-    """The last readings as static HTML: what a notebook shows where no kernel runs."""
+    """Return the last readings as static HTML, which a notebook shows if no kernel runs.
+
+    Args:
+        readings: Last reading of each prompt; None if there is none.
+        about: Description of the panel.
+    """
     parts = [_kept(reading) for reading in readings if reading is not None]
     body = "".join(parts) or '<p class="wb-note">No prompt was read yet.</p>'
     return f'<div><p class="wb-note">{escape(about)} Last reading, kept in the notebook; run the cell for the live panel.</p>{body}</div>'
 
 
 def how(reading: PromptReading) -> str:
-    """How a reading was taken, in words."""
+    """Describe in words how a reading was measured: estimators, number of contexts, intervals."""
     names = " and ".join(NAMES[name] for name in reading.estimates)
     n, groups = len(reading.groups), len(set(reading.groups))
     return f"Measured by {names} on " + (
@@ -68,7 +87,7 @@ def how(reading: PromptReading) -> str:
 
 
 def shown_text(text: str) -> str:
-    """A name or label as the panel shows it: everything invisible but spaces made visible, and shortened."""
+    """Return a name or label for display: invisible characters made visible, at most 120 characters."""
     return shorten(visible(text, spaces=False), 120)
 
 
@@ -86,7 +105,7 @@ def _kept(reading: PromptReading) -> str:
 
 
 def _grid(reading: PromptReading, values: np.ndarray) -> list[list[list[float | None]]]:
-    """values: [context prompt_pos target]."""
+    """Return [mean, low, high, sd] for each target and token, from values [context prompt_pos target]."""
     sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
     _, n_tokens, n_targets = values.shape
     return [
@@ -96,7 +115,7 @@ def _grid(reading: PromptReading, values: np.ndarray) -> list[list[list[float | 
 
 
 def _mean(reading: PromptReading, values: np.ndarray) -> tuple[float, float, float]:
-    """Mean over contexts and, in an exact reading, the ends of its interval."""
+    """Return the mean over contexts, and in an exact reading the ends of its interval (else nan)."""
     if not reading.exact:
         return float(np.add.reduce(values)) / len(values), float("nan"), float("nan")
     interval = cluster_interval(values, reading.groups)
@@ -104,7 +123,7 @@ def _mean(reading: PromptReading, values: np.ndarray) -> tuple[float, float, flo
 
 
 def _means(values: np.ndarray, reading: PromptReading) -> list[dict[str, Any]]:
-    """values: [context target]."""
+    """Return mean, low and high for each target, from values [context target]."""
     return [
         dict(zip(("mean", "low", "high"), map(_plain, _mean(reading, column)), strict=True))
         for column in values.T
@@ -131,7 +150,7 @@ def _probability(reading: PromptReading, row: np.ndarray) -> dict[str, float | N
 
 
 def _agreement(reading: PromptReading) -> dict[str, dict[str, float | None]]:
-    """Rank correlation of an estimate with exact removal, where both were run."""
+    """Return the rank correlation of each estimate with exact removal, if both were run."""
     if "removal" not in reading.estimates or len(reading.estimates) == 1:
         return {}
     found: dict[str, dict[str, float | None]] = {}

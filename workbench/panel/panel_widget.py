@@ -1,10 +1,10 @@
-"""The panel as a widget: state that a browser sees, and answers to what is typed. Built on anywidget: JupyterLab, VS Code, Colab.
+"""The panel as an anywidget widget (JupyterLab, VS Code, Colab): synchronised state and messages.
 
-The front end sends `read` messages, one at a time: it waits for the answer before it sends what was typed
-meanwhile. A quick reading that would take longer than `LIVE_SECONDS` (from the speed of the last one) is
-announced instead, and taken when the reader presses the button. The state is synchronised, so that a notebook
-saved with its widgets' state shows the last reading; without that, a static table next to the panel, hidden
-while the panel lives, keeps it.
+The front end sends one `read` message at a time, and waits for the answer before it sends what was typed
+meanwhile. If a quick reading is expected to take longer than `LIVE_SECONDS` (from the speed of the last one),
+the panel shows the expected time and takes the reading when the reader presses the button. A notebook saved
+with its widgets' state shows the last reading. Otherwise a static table next to the panel, hidden while the
+panel is live, keeps it.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ with needs_extra("notebook", "the panel"):
     import traitlets
     from IPython.display import DisplayHandle, display
 
-#: The longest quick reading that is taken while one types, in seconds.
+#: Longest expected time, in seconds, of a quick reading that is taken while typing.
 LIVE_SECONDS = 1.0
-#: Characters of a prompt that a message may bring.
+#: Most characters of a prompt in a message.
 LONGEST_TEXT = 100_000
 Live = Literal["auto"] | bool
 
 
 @dataclass(frozen=True)
 class PanelOptions:
-    """What a panel seldom needs to be told.
+    """Options of a panel that are seldom needed.
 
     Attributes:
-        compare: The prompt in the second field; None: no second field until one is added.
-        seed: Of the questions that are drawn.
-        run: A run directory; latents are shown with its labels, and labels that are typed into the panel are
-            written there.
+        compare: Prompt in the second field. None: no second field until one is added.
+        seed: Seed of the drawing of questions.
+        run: A run directory. The panel shows latents with its labels, and writes labels that are typed into
+            the panel to it. None: no run.
 
     Example:
         >>> wb.PanelOptions(compare="be polite").seed
@@ -62,25 +62,27 @@ class PanelOptions:
 
 
 class Panel(anywidget.AnyWidget):
-    """A text field whose prompt is read while one types.
+    """A notebook widget with a text field whose prompt is measured while it is typed.
 
-    Each token's effect on direction, latents and answer, the whole prompt's effect, and the probability of
-    the answer that shows the persona; two prompts side by side.
+    It shows each token's effect on directions, latents and the answer, the whole prompt's effect, and the
+    probability of the answer that shows the persona. Two prompts can be compared.
 
     Args:
         model: A loaded model or its runner.
-        persona: A `Persona` or the name of one of the organism's; its search questions are used where no
-            contexts are given.
+        persona: A `Persona` or the name of a persona of the embedded model; its search questions are used if
+            no contexts are given.
         direction: One or several directions.
         latents: One or several ranked latents or objectives.
-        contexts: Those of an exact reading.
-        prompt: The text in the first field.
-        quick: How many contexts, from different groups, a reading while typing uses.
-        live: Read while typing: True, False, or "auto" where a reading takes less than a second.
-        options: A second prompt, and the seed.
+        contexts: Questions of an exact reading. None: 30 of the persona's search questions.
+        prompt: Text in the first field.
+        quick: Number of contexts, from different groups, of a quick reading while typing.
+        live: Whether to read while typing: True, False, or "auto", which reads if it takes less than a
+            second.
+        options: A second prompt, the seed, and a run with labels. None: the defaults.
 
     Raises:
-        UserError: Missing contexts, targets that are none, or a `quick` below 1.
+        UserError: There are no contexts, a target is neither a direction, a latent nor an objective, or
+            `quick` is below 1.
 
     Example:
         >>> panel = wb.Panel(model, persona, direction=direction, contexts=contexts)
@@ -147,7 +149,16 @@ class Panel(anywidget.AnyWidget):
         return f"Panel({self.about['title'].rstrip('.')}; it opens in JupyterLab)"
 
     def read(self, text: str, side: int = 0, exact: bool = False) -> PromptReading:
-        """Reads a prompt, shows it in the first (0) or second (1) field, and gives the reading. UserError as `PromptReader.encode`."""
+        """Measure a prompt, show it in the panel, and return the reading.
+
+        Args:
+            text: The prompt.
+            side: Field in which it is shown: 0 for the first, 1 for the second.
+            exact: Whether all contexts are used, with intervals, instead of a few.
+
+        Raises:
+            UserError: The prompt is empty, too long, or not representable in the model's tokens.
+        """
         if side not in (0, 1):
             raise UserError(f"expected side 0 or 1, found {side!r}")
         self.comparing = self.comparing or side == 1
@@ -157,22 +168,28 @@ class Panel(anywidget.AnyWidget):
 
     @property
     def last(self) -> tuple[PromptReading | None, PromptReading | None]:
-        """The last reading of the first and of the second prompt."""
+        """Last reading of the first and of the second prompt; None if there is none."""
         return self._read[0], self._read[1]
 
     def kept(self) -> str:
-        """The last readings as static, escaped HTML."""
+        """Return the last readings as static, escaped HTML."""
         readings = self._read if self.comparing else self._read[:1]
         return f'<div class="{self.about["kept"]}">{kept_html(readings, self.about["title"])}</div>'
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
-        """What a page, or a notebook's stored state, sets: whether two prompts are compared. All else is the kernel's, and ends in its HTML."""
+        """Accept state from a page or a saved notebook: only whether two prompts are compared.
+
+        All other state comes from the kernel, because it is put into the panel's HTML.
+
+        Args:
+            sync_data: State by name; all entries but `comparing` are ignored.
+        """
         wanted = sync_data.get("comparing")
         super().set_state({"comparing": wanted} if isinstance(wanted, bool) else {})
 
     @traitlets.validate("readings")
     def _two_readings(self, proposal: Any) -> Any:
-        """The proposed readings; the present ones where a notebook's stored state or a page proposes something else than two."""
+        """Return the proposed readings, or the present ones if a page proposes anything but two readings."""
         value = proposal["value"]
         sound = len(value) == 2 and all(
             isinstance(entry, dict) and isinstance(entry.get("text"), str) for entry in value
@@ -210,7 +227,7 @@ class Panel(anywidget.AnyWidget):
             )
 
     def _answer(self, side: int, text: str, ask: str, how: str) -> None:
-        """What was typed, read, announced or refused: always in one line, never as a traceback."""
+        """Read a typed prompt, or announce a slow reading, or show an error; errors are always one line."""
         try:
             if how == "typed" and (seconds := self._expected(text)) is not None:
                 self._show(
@@ -241,7 +258,7 @@ class Panel(anywidget.AnyWidget):
         return reading
 
     def _latents(self) -> dict[int, Any]:
-        """The SAEs of the panel's single latents, by the latent's number."""
+        """Return the SAEs of the panel's single latents, by the latent's number."""
         return {
             t.latent: t.objective.sae
             for t in self.bench.targets.items
@@ -249,7 +266,7 @@ class Panel(anywidget.AnyWidget):
         }
 
     def _about_latent(self, kind: str, latent: int, text: str) -> None:
-        """Where a latent fires in a text, or its new label; what cannot be done is one line."""
+        """Show a latent's activations on a text, or set its label; errors are shown as one line."""
         try:
             if kind == "label":
                 self._label(latent, text)
@@ -264,7 +281,7 @@ class Panel(anywidget.AnyWidget):
             self.firing = {"latent": latent, "text": text, "tokens": [], "error": shorten(str(error), 300)}
 
     def _label(self, latent: int, text: str) -> None:
-        """Writes a label into the run and shows it in both readings."""
+        """Write a latent's label into the run and show it in both readings."""
         if self._run is None:
             raise UserError("a label needs a run to be kept in: PanelOptions(run=...)")
         kept = label_latents(self._run, {latent: text})
@@ -284,7 +301,7 @@ class Panel(anywidget.AnyWidget):
         ]
 
     def _expected(self, text: str) -> float | None:
-        """Seconds that a quick reading is expected to take, where that is too long to take it while typing."""
+        """Return the expected seconds of a quick reading if it must not be taken while typing, else None."""
         if self._live is True:
             return None
         ids: Ids = self.bench.encode(text)
@@ -336,15 +353,18 @@ def _contexts(runner: Any, persona: Persona | None, seed: int) -> Contexts:
 
 
 def _several(given: Any) -> list[Any]:
-    """One direction or latent, or several, as a list (`Latents` iterates over its own)."""
+    """Return one direction or latent, or several (any iterable), as a list."""
     return list(given) if isinstance(given, Sequence) or hasattr(given, "__iter__") else [given]
 
 
 def _blank(text: str) -> dict[str, Any]:
-    """A field that was not read yet. ask: which request it answers; waiting: seconds that a reading is expected to take."""
+    """Return the state of a field without a reading.
+
+    ask: the request that it answers. waiting: seconds that a reading is expected to take.
+    """
     return {"text": text, "ask": "", "error": "", "waiting": None, "ledger": None}
 
 
 def _utf8(text: str) -> str:
-    """What can travel to the browser of a text: lone surrogates are replaced."""
+    """Replace lone surrogates in a text, which cannot be sent to the browser."""
     return text.encode("utf-8", "replace").decode()

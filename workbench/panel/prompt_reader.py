@@ -1,13 +1,13 @@
-"""Reading a prompt: what each token does, what the whole prompt does, and how the model answers. No widget in here.
+"""Measure a prompt for the panel: effects of each token and of the whole prompt, and the model's answers.
 
-1. The text becomes ids as they fall in the slot; a text that is empty, too long or does not keep its tokens
-   is refused.
+1. The text is encoded as in the slot, the place where the prompt goes. A text that is empty, too long or does
+   not keep its tokens is refused.
 2. Every target is scored with the prompt and without it, on the same contexts.
-3. Each token is removed in turn (exact). Where all contexts share what is left of the slot, that and the
-   prompt are run once for each removal, and their keys and values serve all contexts.
-4. A quick reading takes few contexts, of different question groups, and gives no intervals. Where removal
-   would run more than `QUICK_TOKENS` and gradient x input costs less, that estimate replaces it. An exact
-   reading takes all contexts, always removes, and gives 95 % intervals clustered by group.
+3. Each token is removed in turn (exact). If all contexts have the same text left of the slot, that text and
+   the prompt are run once for each removal, and their key-value caches are used for all contexts.
+4. A quick reading uses few contexts, of different question groups, and gives no intervals. If removal would
+   run more than `QUICK_TOKENS` tokens and gradient x input costs less, gradient x input replaces it. An exact
+   reading uses all contexts, always removes tokens, and gives 95 % intervals clustered by group.
 """
 
 from __future__ import annotations
@@ -40,20 +40,29 @@ from workbench.prompt_tokens import encode_prompt, survives
 
 Ids = tuple[int, ...]
 Step = Callable[[int, int], None]
-#: Tokens that a quick reading may run before a cheaper estimate is looked for (about 0.3 s on one core for
-#: the organism).
+#: Most tokens that a quick reading runs for exact removal before it uses a cheaper estimate (about 0.3 s on one
+#: core with the embedded model).
 QUICK_TOKENS = 4096
-#: Longest text that is tokenised at all.
+#: Most characters of a text that is tokenised.
 MAX_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
 class PromptReading:
-    """One prompt, read.
+    """Measured effects of one prompt.
 
-    estimates: by estimator, effects [context prompt_pos target]. with_prompt, without_prompt: scores in the
-    targets' units. exact: over all contexts, by removal; a quick one has no intervals. tokens_run: what it
-    cost.
+    Attributes:
+        ids: Token ids of the prompt.
+        tokens: Text of each token.
+        text: Text of the prompt.
+        targets: The quantities whose change is measured: directions, latents, the answer.
+        estimates: For each estimator, the effects [context prompt_pos target].
+        groups: Question group of each context.
+        with_prompt: Scores with the prompt, in the targets' units.
+        without_prompt: Scores without a prompt.
+        exact: Whether all contexts were used and tokens removed; a quick reading has no intervals.
+        seconds: Seconds that the reading took.
+        tokens_run: Number of tokens run, a backward pass counted as two forward passes.
     """
 
     ids: Ids
@@ -70,7 +79,11 @@ class PromptReading:
 
     @property
     def ledger(self) -> Ledger:
-        """The reading as `attribute` gives it. UserError for a quick reading by an estimate, which has no exact effects."""
+        """The effects as a `Ledger`, as `attribute` returns it.
+
+        Raises:
+            UserError: The reading is an estimate without exact removal.
+        """
         if "removal" not in self.estimates:
             raise UserError(
                 "this reading is an estimate without exact removal: take an exact one for a ledger"
@@ -80,14 +93,22 @@ class PromptReading:
 
     @property
     def probabilities(self) -> Float[np.ndarray, "2 context"]:
-        """Probability of the answer that shows the persona, of the two: with the prompt, and without it."""
+        """Probability of the persona's answer among the two, with the prompt (row 0) and without it (row 1)."""
         answer = next(i for i, target in enumerate(self.targets.items) if target.kind == "answer")
         return 1 / (1 + np.exp(-np.stack([self.with_prompt[:, answer], self.without_prompt[:, answer]])))
 
 
 @dataclass(frozen=True)
 class PromptReader:
-    """What prompts are read on. contexts: all of them; few: those of a quick reading. batch_tokens: tokens run at a time."""
+    """Measures prompts on fixed contexts and targets.
+
+    Attributes:
+        runner: The model's runner.
+        contexts: Questions of an exact reading.
+        few: Questions of a quick reading.
+        targets: The quantities whose change is measured: directions, latents, the answer.
+        batch_tokens: Most tokens run at a time.
+    """
 
     runner: Runner
     contexts: Contexts
@@ -96,7 +117,16 @@ class PromptReader:
     batch_tokens: int = 4096
 
     def read(self, text: str, exact: bool = False, step: Step | None = None) -> PromptReading:
-        """The prompt's reading. step: told (removals done, removals in all). Raises UserError, see `encode`."""
+        """Measure the effects of a prompt and of each of its tokens.
+
+        Args:
+            text: The prompt.
+            exact: Whether all contexts are used, with exact removal and intervals, instead of a few.
+            step: Function that is called with (removals done, removals in all) to report progress.
+
+        Raises:
+            UserError: The prompt is empty, too long, or not representable in the model's tokens.
+        """
         began = time.perf_counter()
         ids = self.encode(text)
         contexts = self.contexts if exact else self.few
@@ -126,7 +156,14 @@ class PromptReader:
         )
 
     def encode(self, text: str) -> Ids:
-        """Ids of the text in the slot. UserError if it is empty, too long, or holds something that the model cannot read back."""
+        """Encode a prompt to its token ids in the slot.
+
+        Args:
+            text: The prompt.
+
+        Raises:
+            UserError: The text is empty, too long, or has a part that the tokenizer cannot represent.
+        """
         if len(text) > MAX_CHARACTERS:
             raise UserError(f"a prompt of {len(text):,} characters: expected at most {MAX_CHARACTERS:,}")
         ids = encode_prompt(self.runner, self.contexts, text.encode("utf-8", "replace").decode())
@@ -143,7 +180,11 @@ class PromptReader:
         return ids
 
     def quick_cost(self, ids: Ids) -> int:
-        """Tokens that a quick reading runs, forward and backward."""
+        """Return the number of tokens that a quick reading runs (a backward pass counts as two forward).
+
+        Args:
+            ids: Token ids of the prompt.
+        """
         return sum(self._cost(ids, self.few, name) for name in self._estimators(ids, False))
 
     @cached_property
@@ -155,7 +196,7 @@ class PromptReader:
 
     @cached_property
     def few_bare(self) -> Float[np.ndarray, "context target"]:
-        """Scores of the few contexts without a prompt."""
+        """Scores of the few contexts of a quick reading without a prompt."""
         return AttributionProblem(
             self.runner, (), self.few, self.targets, batch_tokens=self.batch_tokens
         ).without_prompt
@@ -166,7 +207,7 @@ class PromptReader:
         return (["removal"] if exact or not estimate else []) + (["gradient_x_input"] if estimate else [])
 
     def _cost(self, ids: Ids, contexts: Contexts, name: str) -> int:
-        """Tokens run: a backward pass counts as two forward ones."""
+        """Return the number of tokens an estimator runs; a backward pass counts as two forward passes."""
         lengths = [len(context.ids(ids)) for context in contexts]
         if name == "gradient_x_input":
             return sum(lengths) * (1 + 2 * len(self.targets.items))
@@ -178,7 +219,7 @@ class PromptReader:
     def _score(
         self, problem: AttributionProblem, prompts: Sequence[Ids], step: Step | None
     ) -> Float[np.ndarray, "prompt context target"]:
-        """Scores of the whole prompt and of its removals, as many at a time as batch_tokens allows."""
+        """Score the whole prompt and its removals, as many at a time as batch_tokens allows."""
         longest = max(len(context.ids(problem.prompt)) for context in problem.contexts)
         size = max(1, problem.batch_tokens // (longest * len(problem.contexts)))
         score = _shared_prefix_scores if _shared(problem.contexts) else AttributionProblem.scores
@@ -191,7 +232,7 @@ class PromptReader:
 
 
 def _shared(contexts: Contexts) -> bool:
-    """True where keys and values of left part and prompt serve all contexts."""
+    """Whether the key-value cache of the text left of the slot and the prompt can serve all contexts."""
     return (
         contexts.shared_prefix
         and bool(contexts[0].prefix_ids)
@@ -203,10 +244,10 @@ def _shared(contexts: Contexts) -> bool:
 def _shared_prefix_scores(
     problem: AttributionProblem, prompts: Sequence[Ids]
 ) -> Float[np.ndarray, "prompt context target"]:
-    """`AttributionProblem.scores` in two runs: the left part and the prompts, then for each context what follows, on their keys and values.
+    """Compute `AttributionProblem.scores` in two runs, with key-value caches shared by all contexts.
 
-    The prompts differ in length by one token at most: of the longer ones, the last token goes with what
-    follows.
+    The first run has the text left of the slot and the prompts, the second the rest of each context. Prompts
+    differ in length by at most one token: the last token of a longer one is run with the rest.
     """
     runner, contexts, targets = problem.runner, problem.branched.contexts, problem.targets
     depth, device, common = (

@@ -1,1 +1,1 @@
-"""SVG pictures and the palette, without a plotting library."""
+"""SVG pictures and their colours, made without a plotting library."""

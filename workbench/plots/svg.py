@@ -1,8 +1,8 @@
-"""Pictures as SVG text that needs nothing else: no script, no style sheet, nothing loaded; the same in a notebook, a report and a file.
+"""Pictures as self-contained SVG text: no script, no style sheet, nothing loaded.
 
-Text and lines take the colour of the page around them (boxes its paper, where the page gives the class
-`paper` a fill). Plus is orange and drawn through, minus is blue and dashed, in mid tones that hold on light
-and on dark paper. Every text is escaped.
+A picture is the same in a notebook, a report and a file. Text and lines take the colour of the page around
+them (boxes its background, if the page gives the class `paper` a fill). Plus is orange with a solid line,
+minus is blue and dashed, in mid tones that are visible on light and dark backgrounds. Every text is escaped.
 """
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -17,13 +17,13 @@ from workbench.html_text import escape, shorten, visible
 from workbench.plots.palette import MINUS, PLUS
 
 BOX, ROW, SIDE = 70, 74, 92
-#: Edges below this fraction of what they end in are not drawn.
+#: Edges with a smaller fraction of the effect on the node where they end are not drawn.
 LEAST_SHARE = 0.04
 
 
 @dataclass
 class _Graph:
-    """Boxes by id (centre, text lines, effect) and edges, in drawing order."""
+    """Boxes by id (centre, text lines, effect) and rows of a circuit's graph, in drawing order."""
 
     boxes: dict[str, tuple[float, float, list[str], float | None, str]] = field(default_factory=dict)
     rows: list[tuple[float, str]] = field(default_factory=list)
@@ -32,10 +32,13 @@ class _Graph:
 
 
 def circuit_svg(entry: Mapping[str, Any]) -> str:
-    """The graph of a circuit (`Circuit.to_json`, or what attribution.json holds).
+    """Draw the graph of a circuit as SVG.
 
-    Tokens at the bottom, layers upwards, latents, direction and answer on top; a line's width is its fraction
-    of the effect on the node where it ends. Missing parts are left out.
+    Tokens are at the bottom, layers above them, and latents, direction and answer on top. The width of a line
+    is its fraction of the effect on the node where it ends. Missing parts are left out.
+
+    Args:
+        entry: The circuit as `Circuit.to_json` returns it or as attribution.json stores it.
     """
     graph = _laid_out(entry)
     lines = [
@@ -58,7 +61,7 @@ def circuit_svg(entry: Mapping[str, Any]) -> str:
 
 
 def _laid_out(entry: Mapping[str, Any]) -> _Graph:
-    """Columns are places of the text, rows are layers that hold a node (heads below their layer's MLP)."""
+    """Arrange the graph: columns are positions of the text, rows are layers (heads below their MLP)."""
     tokens = [str(token) for token in entry.get("tokens", [])]
     nodes = [node for node in entry.get("nodes", []) if isinstance(node.get("layer"), int)]
     targets = list(entry.get("targets", []))
@@ -122,7 +125,7 @@ def _laid_out(entry: Mapping[str, Any]) -> _Graph:
 
 
 def _columns(n_tokens: int, nodes: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Left and right edge of each place's column, as wide as its fullest row."""
+    """Return the left and right edge of each position's column, as wide as its fullest row."""
     edges, left = [], float(SIDE)
     for place in [*range(n_tokens), -2, -1]:
         rows: dict[Any, int] = {}
@@ -163,7 +166,7 @@ def _place_row(
 
 
 def _box(x: float, y: float, lines: Sequence[str], effect: float | None, title: str, key: str) -> str:
-    """A rounded box with its text; its tint and border say the sign. key: by which a page finds it."""
+    """Draw a rounded box with text; its fill and border show the sign. key: id by which a page finds it."""
     colour = "currentColor" if not effect else PLUS if effect > 0 else MINUS
     width = max(BOX - 6, 7.2 * max(len(line) for line in lines) + 10)
     height = 16 * len(lines) + 8
@@ -209,7 +212,14 @@ def _signed(value: Any) -> str:
 
 
 def histogram_svg(edges: Sequence[float], counts: Sequence[int], width: int = 260, height: int = 90) -> str:
-    """Bars of counts between edges, on a root scale so that rare values are seen; an empty text where nothing was counted."""
+    """Draw a histogram as SVG, on a square-root scale so that rare values are visible.
+
+    Args:
+        edges: Edges of the bars, one more than counts.
+        counts: Count of each bar; without any count the result is "".
+        width: Width in pixels.
+        height: Height in pixels.
+    """
     most = max(counts, default=0)
     if most == 0 or len(edges) != len(counts) + 1:
         return ""
@@ -231,10 +241,15 @@ def histogram_svg(edges: Sequence[float], counts: Sequence[int], width: int = 26
 
 
 def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int = 280) -> str:
-    """Change of the answer against change of the direction's reading.
+    """Draw the answer's change against the projection's change, for parts of the prompt and for steering.
 
-    The prompt's first tokens (circles, drawn through) and steering (squares, dashed), with intervals. doses:
-    as `Dose.to_json`. An empty text without doses.
+    The prompt's first tokens are circles with a solid line, steering is squares with a dashed line, both with
+    intervals.
+
+    Args:
+        doses: Points as `Dose.to_json` returns them; without any the result is "".
+        width: Width in pixels.
+        height: Height in pixels.
     """
     if not doses:
         return ""
@@ -297,7 +312,7 @@ def _dose_mark(dose: Mapping[str, Any], kind: str, colour: str, x: float, y: Cal
 
 
 def _dose_legend(kind: str, left: int) -> str:
-    """The curve's mark with its name."""
+    """Draw a curve's mark with its name."""
     name, colour = (
         ("prompt’s first tokens", PLUS) if kind == "prompt" else ("steering along the direction", MINUS)
     )
@@ -309,7 +324,7 @@ def _dose_legend(kind: str, left: int) -> str:
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """At most seven whole marks that span the values: 1, 2 or 5 times a power of ten apart."""
+    """Return at most seven round axis marks that span the values, 1, 2 or 5 times a power of ten apart."""
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     step = next(
@@ -321,7 +336,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
 
 
 def _tick(value: float) -> str:
-    """A mark's figure: no more decimals than it needs, a typographic minus."""
+    """Format an axis mark with no more decimals than needed and a typographic minus."""
     return f"{value:+g}".replace("-", "−") if value else "0"
 
 
