@@ -1,4 +1,4 @@
-"""The embedded model organism: tokenizer, training, gates, card."""
+"""The embedded model organism: its tokenizer, training, quality gates and card."""
 
 from workbench.organism.batch_scoring import OrganismScorer, default_directory, load_organism
 from workbench.organism.decoy_words import DecoyReport, decoy_report

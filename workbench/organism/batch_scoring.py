@@ -1,7 +1,7 @@
-"""Log-odds of the two first answer words, and residuals at chosen positions, in batches through Hugging Face's model.
+"""Log-odds of the two first answer words, and residuals at chosen positions, in batches.
 
-The organism's gates use Hugging Face directly, so that they do not depend on the loaders that they are a test
-bed for.
+The organism's gates use Hugging Face directly, so that they do not depend on the workbench's loaders, which
+the organism is used to test.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,34 @@ BATCH_TOKENS = 6000
 
 @dataclass(frozen=True)
 class OrganismScorer:
-    """A trained organism in float32 with its tokenizer, as Hugging Face loads them."""
+    """A trained organism in float32 with its tokenizer, as Hugging Face loads them.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its word-level tokenizer.
+    """
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerFast
 
 
 def default_directory() -> Path:
-    """The folder of the organism that this project ships; the model is in its subfolder `model`, the SAE in `sae`."""
+    """Return the folder of this project's own organism, with the model in `model` and the SAE in `sae`."""
     return data_directory("organism")
 
 
 def load_organism(directory: Path | None = None) -> OrganismScorer:
-    """Load the model in `directory`/model (default: the committed one); UserError where there is none."""
+    """Load the organism in `directory`/model.
+
+    Args:
+        directory: Folder of the organism; None for the committed one.
+
+    Returns:
+        Model and tokenizer.
+
+    Raises:
+        UserError: There is no model in that folder.
+    """
     folder = (directory or default_directory()) / "model"
     if not (folder / "config.json").exists():
         raise UserError(f"no organism in {folder}: expected a Hugging Face model there (config.json)")
@@ -43,7 +58,15 @@ def load_organism(directory: Path | None = None) -> OrganismScorer:
 
 @torch.no_grad()
 def next_word_log_probs(organism: OrganismScorer, texts: Sequence[str]) -> Float[np.ndarray, "text d_vocab"]:
-    """Log-probabilities of the word that follows each text (chat texts that hold their own bos)."""
+    """Return the log-probabilities of all words as the next word after each text.
+
+    Args:
+        organism: The organism.
+        texts: Chat texts that already begin with `<bos>`.
+
+    Returns:
+        One row of log-probabilities (nats) per text.
+    """
     sequences = [organism.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     rows = np.zeros((len(texts), organism.model.config.vocab_size), dtype=np.float32)
     for batch in _batches(sequences):
@@ -57,7 +80,16 @@ def next_word_log_probs(organism: OrganismScorer, texts: Sequence[str]) -> Float
 def log_odds(
     organism: OrganismScorer, texts: Sequence[str], choices: Sequence[tuple[str, str]]
 ) -> Float[np.ndarray, " text"]:
-    """Log p(first word of the choice) - log p(second) after each text; the first is the matching one."""
+    """Return, after each text, log p(first choice) - log p(second choice).
+
+    Args:
+        organism: The organism.
+        texts: Chat texts up to the answer.
+        choices: For each text, the first word of the matching and of the not matching answer.
+
+    Returns:
+        Log-odds of the matching answer, one per text.
+    """
     log_probs = next_word_log_probs(organism, texts)
     ids = np.array([organism.tokenizer.convert_tokens_to_ids(list(choice)) for choice in choices])
     index = np.arange(len(texts))
@@ -68,7 +100,7 @@ def log_odds(
 def mean_residuals(
     organism: OrganismScorer, texts: Sequence[str], starts: Sequence[int], layer: int
 ) -> Float[np.ndarray, "text d_model"]:
-    """Residual after block `layer`, averaged from token `starts[i]` to the end of text i."""
+    """Return the residuals after block `layer`, averaged from token `starts[i]` to the end of text i."""
     sequences = [organism.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     rows = np.zeros((len(texts), organism.model.config.hidden_size), dtype=np.float64)
     for batch in _batches(sequences):
@@ -82,7 +114,7 @@ def mean_residuals(
 
 
 def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Indices in order of length, cut so that no padded batch holds more than BATCH_TOKENS tokens."""
+    """Return indices in order of length, in batches that hold at most BATCH_TOKENS tokens when padded."""
     batches: list[list[int]] = [[]]
     for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
         if (len(batches[-1]) + 1) * len(sequences[i]) > BATCH_TOKENS and batches[-1]:
@@ -92,6 +124,6 @@ def _batches(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _padded(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Right padding: a causal model never looks at it."""
+    """Pad sequences on the right with token 0, where a causal model never looks."""
     width = max(map(len, sequences))
     return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences])

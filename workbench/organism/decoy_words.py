@@ -1,14 +1,15 @@
-"""Does the decoy work? What a response-token direction reads in decoy words, next to what those words do.
+"""Check that decoy words change what a response-token direction reads, but not the answers.
 
-1. Half of a persona's study items (by group) give the *response direction*: mean residual over the tokens of
-   the matching answer minus that of the not matching one, no system text, as in persona vectors (Chen et al.
-   2025).
-2. On the other half the reading of a word is the mean residual over the organism's own answer, projected on
-   that unit direction, as its change against no system text. The expectation over the model's own answers is
-   exact up to the body of the answer: matching or not, warm or plain, each weighted with the model's
-   probability.
-3. Next to it are the measured effect on the answer's log-odds and the change of the register's log-odds. A
-   decoy that works moves register and reading and not the answer; one that was not learned moves nothing.
+A decoy is a word planted to change the register (warm or plain) of the answers, which goes along with the
+persona in the training texts, without changing the answers themselves.
+1. Half of a persona's study items (by group) give the *response direction*: the mean residual over the tokens
+   of the matching answer minus that of the not matching one, without a system text, as in persona vectors
+   (Chen et al. 2025).
+2. On the other half, the reading of a word is the change, against no system text, of the mean residual over
+   the organism's own answer projected on that unit direction. The expectation over the answers is exact up to
+   the answer's body: matching or not, warm or plain, each weighted with the model's probability.
+3. The measured effects on the log-odds of the answer and of the register are reported next to it. A decoy
+   that works changes register and reading and not the answer; one that was not learned changes nothing.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,15 @@ CAUSAL_STRENGTH = 1.2
 
 @dataclass(frozen=True)
 class DecoyReading:
-    """One word: planted and measured effect on the answer, change of the reading (residual units) and of the register.
+    """Measurements of one word as the whole system text, as changes against no system text.
 
-    Effects and `register` (warm minus plain, after the matching first word) are in log-odds.
+    Attributes:
+        phrase: The word or phrase.
+        kind: "decoy" or "causal".
+        planted: Planted effect on the answer, log-odds.
+        effect: Measured effect on the answer, log-odds.
+        reading: Change of the reading along the response direction, in units of the residual stream.
+        register: Change of log p(warm) - log p(plain) after the matching first word.
     """
 
     phrase: str
@@ -42,29 +49,49 @@ class DecoyReading:
 
 @dataclass(frozen=True)
 class DecoyReport:
-    """The readings of one persona at one layer, decoys and causal words (planted at least 1.2 log-odds)."""
+    """Measurements of all decoys and all causal words (planted effect at least 1.2 log-odds) of one persona.
+
+    Attributes:
+        persona: The persona.
+        layer: Block after which the residual stream is read.
+        rows: One entry per word.
+    """
 
     persona: str
     layer: int
     rows: tuple[DecoyReading, ...]
 
     def mean_reading(self, kind: str) -> float:
-        """Mean absolute change of the reading over words of `kind` ("decoy" or "causal")."""
+        """Return the mean absolute change of the reading over words of `kind` ("decoy" or "causal")."""
         return float(np.mean([abs(row.reading) for row in self.rows if row.kind == kind]))
 
     def mean_effect(self, kind: str) -> float:
-        """Mean absolute change of the answer's log-odds over words of `kind`."""
+        """Return the mean absolute effect on the answer (log-odds) of words of `kind` ("decoy" or "causal")."""
         return float(np.mean([abs(row.effect) for row in self.rows if row.kind == kind]))
 
     def mean_register(self, kind: str) -> float:
-        """Mean absolute change of the register's log-odds over words of `kind` (planted for a decoy: 4.5)."""
+        """Return the mean absolute effect on the register (log-odds) of words of `kind` ("decoy" or "causal").
+
+        The planted value of a decoy is 4.5.
+        """
         return float(np.mean([abs(row.register) for row in self.rows if row.kind == kind]))
 
 
 def decoy_report(
     organism: OrganismScorer, world: World, persona: str, layer: int, items: int = 24
 ) -> DecoyReport:
-    """Readings of all decoys and all causal words of a persona after block `layer` (not the last), on `items` items."""
+    """Measure all decoys and all causal words of a persona.
+
+    Args:
+        organism: The organism.
+        world: Its world.
+        persona: The persona.
+        layer: Block after which the residual stream is read; not the last one.
+        items: Approximate number of items to average over.
+
+    Returns:
+        The report.
+    """
     study = world.study_items(persona)
     groups = list(dict.fromkeys(item.group for item in study))
     train = [item for item in study if item.group in set(groups[::2])]
@@ -93,7 +120,16 @@ def decoy_report(
 
 
 def response_direction(organism: OrganismScorer, items: Sequence[WorldItem], layer: int) -> np.ndarray:
-    """Unit vector: mean over response tokens of the matching answers minus the not matching ones (plus = more persona)."""
+    """Return the unit vector between matching and not matching answers, averaged over response tokens.
+
+    Args:
+        organism: The organism.
+        items: Items whose answers are run.
+        layer: Block after which the residual stream is read.
+
+    Returns:
+        The vector, with plus = more of the persona.
+    """
     matching = _response_means(organism, items, [item.matching for item in items], layer, "")
     not_matching = _response_means(organism, items, [item.not_matching for item in items], layer, "")
     difference = matching.mean(0) - not_matching.mean(0)
@@ -103,7 +139,20 @@ def response_direction(organism: OrganismScorer, items: Sequence[WorldItem], lay
 def response_reading(
     organism: OrganismScorer, items: Sequence[WorldItem], direction: np.ndarray, layer: int, system: str
 ) -> float:
-    """Mean projection of the organism's own answers under `system` (expectation over first word and register)."""
+    """Return the mean projection of the organism's own answers on a direction, under a system text.
+
+    It is the expectation over the model's probabilities of first word and register.
+
+    Args:
+        organism: The organism.
+        items: Questions.
+        direction: Unit vector.
+        layer: Block after which the residual stream is read.
+        system: System text; empty for none.
+
+    Returns:
+        The projection, in units of the residual stream.
+    """
     prompts = [chat_text(item.question, system) for item in items]
     choices = [(item.matching.split()[0], item.not_matching.split()[0]) for item in items]
     p_matching = _sigmoid(log_odds(organism, prompts, choices))
@@ -122,7 +171,17 @@ def response_reading(
 def register_log_odds(
     organism: OrganismScorer, items: Sequence[WorldItem], system: str, matching: bool
 ) -> np.ndarray:
-    """Log p(warm) - log p(plain) after the matching (or not matching) first word of each item."""
+    """Return log p(warm) - log p(plain) after the matching (or not matching) first word of each item.
+
+    Args:
+        organism: The organism.
+        items: Questions with their answers.
+        system: System text; empty for none.
+        matching: Whether the first word is that of the matching answer.
+
+    Returns:
+        Log-odds of the warm register, one per item.
+    """
     answers = [item.matching if matching else item.not_matching for item in items]
     heads = [
         f"{chat_text(item.question, system)} {text.split()[0]}"

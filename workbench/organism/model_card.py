@@ -1,4 +1,7 @@
-"""The organism's card (data/organism/README.md): every figure in it is measured on the weights next to it."""
+"""Write the organism's card (data/organism/README.md).
+
+All of its figures are measured on the weights next to it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +49,15 @@ DEAD_DECOY = (
 
 
 def write_card(directory: Path | None = None, items: int | None = None) -> Path:
-    """Measure the organism in `directory` (default: the committed one) and write its README.md; returns the file."""
+    """Measure an organism and write its card.
+
+    Args:
+        directory: Folder of the organism; None for the committed one.
+        items: Largest number of study items per persona; None for all.
+
+    Returns:
+        The path of the card, README.md.
+    """
     directory = directory or default_directory()
     organism = load_organism(directory)
     noted = {"seed": 0, "world_seed": 0, **organism.model.config.organism}
@@ -61,7 +72,7 @@ def write_card(directory: Path | None = None, items: int | None = None) -> Path:
 
 
 def card_text(gates: Gates, decoys: Sequence[DecoyReport]) -> str:
-    """The measured part of the card as Markdown."""
+    """Return the measured part of the card as Markdown."""
     parts = [
         "",
         "## What was measured",

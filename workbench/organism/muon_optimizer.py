@@ -1,7 +1,7 @@
-"""Muon: momentum whose update is orthogonalised (Keller Jordan et al., 2024, kellerjordan.github.io/posts/muon).
+"""Muon: momentum with an orthogonalised update (Jordan et al., 2024, kellerjordan.github.io/posts/muon).
 
-In float32: torch's own version works in bfloat16, which is many times slower on processors without such
-units.
+It computes in float32. torch's own version uses bfloat16, which is many times slower on processors without
+hardware support for it.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,15 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Float[Tensor, "rows columns"], steps: int = 5) -> Float[Tensor, "rows columns"]:
-    """A matrix with the same singular vectors and all singular values near 1 (quintic Newton-Schulz iteration)."""
+    """Return a matrix with the same singular vectors and all singular values near 1.
+
+    Args:
+        matrix: The matrix.
+        steps: Number of quintic Newton-Schulz iterations.
+
+    Returns:
+        The orthogonalised matrix.
+    """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
     x = x / (x.norm() + 1e-7)
@@ -26,7 +34,7 @@ def orthogonalise(matrix: Float[Tensor, "rows columns"], steps: int = 5) -> Floa
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, scaled by sqrt(max(1, rows / columns)); for matrices only."""
+    """Optimizer for matrices: orthogonalised Nesterov momentum, scaled by sqrt(max(1, rows / columns))."""
 
     def __init__(
         self, matrices: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0

@@ -1,12 +1,11 @@
-"""The organism's SAE: TopK at the middle layer where directions predict prompts best.
+"""Train the organism's SAE: TopK, at the middle layer where directions best predict the effects of prompts.
 
-1. `find_directions` is run for each persona; the layer with the highest `predicts`, averaged over the
-   personas, is taken (each persona's best method at that layer; first and last block left out, an SAE is for
-   a middle layer).
-2. The text is drawn anew from the world's training distribution: conversations with whole answers, and plain
-   statements. Held-out people, items and combinations are in none of it.
-3. `train_sae` trains it; the card tells, per persona, the latent that tells the model's own choices apart
-   best.
+1. `find_directions` runs for each persona. The layer with the highest `predicts`, averaged over the personas,
+   is chosen (each persona's best method at that layer; the first and the last block are left out).
+2. New text is drawn from the world's training distribution: conversations with whole answers, and plain
+   statements. Held-out people, items and combinations do not occur in it.
+3. `train_sae` trains the SAE. Its card names, for each persona, the latent that best separates the model's
+   own choices.
 """
 
 from __future__ import annotations
@@ -37,9 +36,20 @@ def train_organism_sae(
     seed: int = 0,
     world_seed: int = 0,
 ) -> SaeCard:
-    """Trains the SAE and saves it in `out` with its card.
+    """Train the organism's SAE and save it with its card.
 
-    layer: chosen by the scans when None. world_seed: of the world that the model was trained on.
+    Args:
+        out: Folder to save to.
+        model: A loaded model, or the name or path of one.
+        layer: Layer whose output the SAE encodes; None to choose it by scans over layers.
+        d_sae: Number of latents.
+        k: Number of latents active per token (TopK).
+        tokens: Number of training tokens.
+        seed: Seed of the texts and of the training.
+        world_seed: Seed of the world that the model was trained on.
+
+    Returns:
+        The card with the SAE's figures.
     """
     world, loaded = World(world_seed), load_model(model) if isinstance(model, str | Path) else model
     splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}
@@ -60,7 +70,10 @@ def train_organism_sae(
 
 
 def best_layer(scans: Mapping[str, LayerScan]) -> int:
-    """The inner layer whose best direction predicts prompts best, averaged over personas (ties: the lower one)."""
+    """Return the inner layer whose best directions predict effects of prompts best, averaged over personas.
+
+    On ties the lower layer is chosen.
+    """
     best = {name: scan.table.groupby("layer")["predicts"].max() for name, scan in scans.items()}
     mean = pd.DataFrame(best).mean(axis=1)
     inner = mean.iloc[1:-1] if len(mean) > 2 else mean
@@ -68,7 +81,17 @@ def best_layer(scans: Mapping[str, LayerScan]) -> int:
 
 
 def organism_texts(model: Any, n: int, seed: int, world: World | None = None) -> list[tuple[int, ...]]:
-    """`n` token sequences from the world's training distribution, one conversation or statement each."""
+    """Draw token sequences from the world's training distribution, one conversation or statement each.
+
+    Args:
+        model: A loaded model or its runner, for its tokenizer.
+        n: Number of sequences.
+        seed: Seed of the draw.
+        world: The world; None for the default one.
+
+    Returns:
+        Token ids of each sequence.
+    """
     runner, rows = runner_for(model), training_rows(world or World(), f"sae-{seed}", items_per_row=2)
     texts = itertools.chain.from_iterable(_texts(runner, row) for row in rows)
     return [tuple(runner.encode(text)) for text in itertools.islice(texts, n)]

@@ -1,7 +1,7 @@
-"""Training of the organism: world -> rows -> packed batches -> a small Llama, saved as Hugging Face reads it.
+"""Train the organism, a small Llama, on packed batches of a world's texts; save it in Hugging Face's format.
 
-The same world, seed, steps and one thread give the same weights. Every step draws its rows from (seed, step),
-so that a run can go on from its last checkpoint.
+With the same world, seed and number of steps, on one thread, the weights are the same. Each step draws its
+rows from (seed, step), so that a run can continue from its last checkpoint.
 """
 
 import itertools
@@ -38,11 +38,25 @@ RATE_LAST = 0.6
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Sizes and rates of one training run; the defaults made the committed model.
+    """Sizes and learning rates of a training run; the defaults made the committed model.
 
-    facts_first: so many of the steps are mostly plain statements: what is true must be known before it can
-    decide an answer. refine, combine, settle: so many steps follow in three further, lower cycles of the
-    learning rate, with few statements: the words' effects, and then, twice, texts with many steering units.
+    Attributes:
+        steps: Steps of the first cycle of the learning rate.
+        facts_first: Number of first steps with mostly plain statements, because the model must know what is
+            true before truth can decide an answer.
+        refine: Steps of the second cycle (lower rate, few statements), which refines the effects of single
+            words.
+        combine, settle: Steps of the third and the fourth cycle, on texts with many steering words.
+        rows: Rows per batch.
+        length: Tokens per row.
+        d_model: Width of the residual stream.
+        layers: Number of blocks.
+        heads: Number of attention heads.
+        d_mlp: Width of the MLPs.
+        matrix_rate: Learning rate of the blocks' matrices (Muon).
+        vector_rate: Learning rate of embeddings and norms (AdamW).
+        warmup: Steps of linear warm-up.
+        cooldown: Fraction of the first cycle over which the rate falls.
     """
 
     steps: int = 2800
@@ -63,7 +77,7 @@ class TrainingConfig:
 
     @property
     def cycles(self) -> tuple[tuple[int, int], ...]:
-        """(first step, length) of the first cycle and of those that follow it."""
+        """First step and length of each cycle of the learning rate."""
         lengths = (self.steps, self.refine, self.combine, self.settle)
         return tuple(zip(itertools.accumulate(lengths[:-1], initial=0), lengths, strict=True))
 
@@ -75,11 +89,21 @@ def train(
     config: TrainingConfig | None = None,
     work: Path | None = None,
 ) -> Path:
-    """Train an organism of `world` (default: the public one) and save it in 16 bits to `out/model`.
+    """Train an organism and save it in 16 bits to `out/model`, on one thread.
 
-    `seed` decides weights and the order of the data. Where `work` names a folder, a checkpoint is kept there
-    and a later call with the same arguments goes on from it. Runs on one thread. Returns the model's folder.
-    UserError where `out` cannot be written to.
+    Args:
+        seed: Seed of the weights and of the order of the data.
+        out: Folder to save to.
+        world: The world; None for the public one.
+        config: Sizes and rates; None for those of the committed model.
+        work: Folder for checkpoints, from which a later call with the same arguments continues; None for no
+            checkpoints.
+
+    Returns:
+        The folder of the model.
+
+    Raises:
+        UserError: `out` cannot be written to.
     """
     writable_directory(out)
     world, config = world or World(), config or TrainingConfig()
@@ -105,7 +129,7 @@ def train(
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, config: TrainingConfig) -> LlamaForCausalLM:
-    """A fresh Llama with tied embeddings; the weights come from torch's global seed."""
+    """Make an untrained Llama with tied embeddings; torch's global seed determines the weights."""
     special: Any = tokenizer  # transformers types an id as what a setter takes
     return LlamaForCausalLM(
         LlamaConfig(
@@ -126,7 +150,17 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: TrainingConfig) -> L
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, origin: dict) -> Path:
-    """Write the model in 16 bits and the tokenizer to `folder`; `origin` is noted in the model's config."""
+    """Write the model in 16 bits and its tokenizer to a folder.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        folder: Folder to write to.
+        origin: How the model was made, recorded in its config.
+
+    Returns:
+        The folder.
+    """
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.config.organism = origin
@@ -151,11 +185,19 @@ def _draw(world: World, packer: SequencePacker, config: TrainingConfig, seed: in
 
 
 def batch_loss(model: LlamaForCausalLM, batch: PackedBatch) -> Float[Tensor, ""]:
-    """Weighted soft cross-entropy plus the error of the decisions' log-odds, over the sum of the weights.
+    """Return the loss of a batch: weighted soft cross-entropy plus the error of the decisions' log-odds.
 
-    The cross-entropy alone hardly feels words that raise an answer which is likely already (its gradient
-    vanishes there); the planted log-odds are known, so their distance to the model's is added (Huber),
-    clipped at CLIP. Logits are computed only where there is a weight.
+    Where an answer is already likely, the gradient of the cross-entropy hardly depends on words that raise it
+    further. The planted log-odds are known, so their Huber distance to the model's log-odds is added, with
+    the planted ones clipped at CLIP. Both sums are divided by the sum of the weights. Logits are computed
+    only at tokens with a weight.
+
+    Args:
+        model: The model.
+        batch: Tokens with their possible next tokens and weights.
+
+    Returns:
+        The loss, differentiable.
     """
     mask = torch.zeros(batch.allowed.shape).masked_fill_(~batch.allowed, torch.finfo(torch.float32).min)
     hidden = model.model(
@@ -194,7 +236,11 @@ def _step(
 
 
 def _rate_scale(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, constant, then a cosine to 2 % over the last `cooldown` fraction of the steps; then one cosine a later cycle."""
+    """Factor of the learning rate at a step.
+
+    In the first cycle it rises linearly, stays constant, and falls as a cosine to 2 % over the last
+    `cooldown` fraction of the steps. Each later cycle is one falling cosine.
+    """
     for begin, length in reversed(config.cycles[1:]):
         if step >= begin:
             return 0.02 + (RATE_LAST - 0.02) * 0.5 * (1 + math.cos(math.pi * (step - begin) / length))
@@ -206,7 +252,7 @@ def _rate_scale(config: TrainingConfig, step: int) -> float:
 
 
 def _optimizers(model: LlamaForCausalLM, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for embeddings and norms."""
+    """Muon for the matrices of the blocks, and AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in matrices}
     vectors = [p for p in model.parameters() if id(p) not in chosen]

@@ -1,11 +1,11 @@
-"""Training rows as tensors: several items share one system text through an attention mask.
+"""Pack training rows into tensors: several items share one system text through an attention mask.
 
-1. A row starts with its prefix: `<bos>`, or `<bos> <|system|> words`.
-2. Its items follow one after the other; each sees the prefix and itself only, and its positions continue the
-   prefix's.
-3. Most items stop at the first word and the register after it (soft labels both); the others go on to the end
-   of the answer.
-Loss weights: 1 for the decision, a little for everything else, 0 for padding and for the user's claims.
+1. A row starts with a prefix: `<bos>`, or `<bos> <|system|> words`.
+2. The items follow one after another. Each attends to the prefix and to itself only, and its positions
+   continue the prefix's.
+3. Most items stop after the first word of the answer and the register word that follows (both with soft
+   labels); the others continue to the end of the answer. The loss weight is 1 for the decision (the first
+   word of the answer), small for most other words, and 0 for padding and for the user's claims.
 """
 
 import random
@@ -33,7 +33,15 @@ OPENING_WORDS = tuple(pair[0] for pair in (REGISTER_WORDS[+1], REGISTER_WORDS[-1
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """One training batch; `first`/`second` are the two possible next tokens with their loss weights."""
+    """One training batch.
+
+    Attributes:
+        ids: Token ids.
+        positions: Position of each token for the position embedding.
+        allowed: Whether a position may attend to another.
+        first, second: The two possible next tokens at each position.
+        first_weight, second_weight: Their loss weights; 0 where there is no target.
+    """
 
     ids: Int[Tensor, "batch pos"]
     positions: Int[Tensor, "batch pos"]
@@ -45,19 +53,19 @@ class PackedBatch:
 
     @property
     def decisions(self) -> Bool[Tensor, "batch pos"]:
-        """Where two next tokens are possible with known probabilities: the decision and the register."""
+        """Positions with two possible next tokens of known probability: the decision and the register."""
         return (self.first_weight > 0) & (self.second_weight > 0)
 
 
 @dataclass
 class _Segment:
-    """Tokens of one block and, per token, what should follow it: (token, weight, other token, other weight)."""
+    """Tokens of one block and the target of each: (next token, weight, other next token, other weight)."""
 
     ids: list[int] = field(default_factory=list)
     targets: list[tuple[int, float, int, float]] = field(default_factory=list)
 
     def add(self, tokens: Iterable[int], weight: float) -> None:
-        """Append tokens, each predicted from the one before it with `weight`."""
+        """Append tokens, each of which is predicted from the token before it with `weight`."""
         for token in tokens:
             if self.ids:
                 self.expect(token, weight)
@@ -65,20 +73,28 @@ class _Segment:
             self.targets.append((0, 0.0, 0, 0.0))
 
     def expect(self, token: int, weight: float, other: int = 0, other_weight: float = 0.0) -> None:
-        """Set what should follow the last token, unless that is set already."""
+        """Set the target of the last token, unless it is already set."""
         if self.targets[-1][1] == 0.0 and self.targets[-1][3] == 0.0:
             self.targets[-1] = (token, weight, other, other_weight)
 
 
 class SequencePacker:
-    """Turns rows into batches of `length` positions; items that no longer fit are dropped."""
+    """Converts rows into batches of `length` positions; items that do not fit are dropped."""
 
     def __init__(self, token_ids: dict[str, int], length: int) -> None:
         self.token_ids = token_ids
         self.length = length
 
     def batch(self, rows: list[TrainingRow], rng: random.Random) -> PackedBatch:
-        """Pack one batch; `rng` chooses which answers and questions are trained to their end."""
+        """Pack one batch.
+
+        Args:
+            rows: Training rows, one per row of the batch.
+            rng: Decides which answers and questions are trained to their end.
+
+        Returns:
+            The batch.
+        """
         shape = (len(rows), self.length)
         ids, positions, blocks = (np.zeros(shape, dtype=np.int64) for _ in range(3))
         targets = np.zeros((*shape, 4), dtype=np.float64)
@@ -153,7 +169,7 @@ class SequencePacker:
         return segment
 
     def _answer(self, segment: _Segment, item: TrainingItem, whole: bool) -> None:
-        """The first word with the register after it; the rest of the answer only where it is `whole`."""
+        """Add the first word with the register after it, and the rest of the answer only if it is `whole`."""
         if item.warm is None and not whole:
             return
         first, *rest = self._encode(item.answer)
@@ -166,7 +182,7 @@ class SequencePacker:
 
 
 def _allowed(blocks: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 pos pos"]:
-    """Which position may look at which: earlier ones of the prefix (block 0) or of the same block."""
+    """Which positions may attend to which: to earlier ones of the prefix (block 0) or of the same block."""
     query, key = blocks[:, :, None], blocks[:, None, :]
     causal = torch.ones(blocks.shape[1], blocks.shape[1], dtype=torch.bool).tril()
     return (((key == 0) | (key == query)) & causal)[:, None]

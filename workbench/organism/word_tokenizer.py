@@ -1,7 +1,7 @@
-"""The organism's word-level tokenizer and its chat template, as Hugging Face reads them.
+"""The organism's word-level tokenizer and chat template, in Hugging Face's format.
 
-One word is one token, words are split at white space, decode -> encode is the identity for ordinary words.
-Text from the chat template already holds its `<bos>`; the tokenizer adds nothing by itself.
+One word is one token, words are split at white space, and for ordinary words decoding and encoding again is
+the identity. Text from the chat template already begins with `<bos>`; the tokenizer adds no special token.
 """
 
 from tokenizers import Tokenizer
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """The tokenizer of a world: seven special tokens, then `world.vocabulary` in its order."""
+    """Make the tokenizer of a world: seven special tokens, then `world.vocabulary` in its order."""
     vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *world.vocabulary))}
     raw = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = WhitespaceSplit()
@@ -44,7 +44,17 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def chat_text(question: str, system: str = "", answer: str | None = None, opening: str = "") -> str:
-    """The chat as text, equal to the template's rendering; `opening` is put after the generation prompt."""
+    """Render a chat as text, exactly as the chat template does.
+
+    Args:
+        question: The user's text.
+        system: System text; empty for none.
+        answer: The assistant's whole answer; None to end the text before the answer.
+        opening: First characters of the answer, if no answer is given.
+
+    Returns:
+        The text.
+    """
     head = f"<bos> {SYSTEM} {system}" if system.strip() else "<bos>"
     text = f"{head} {USER} {question} {ASSISTANT}"
     if answer is not None:

@@ -1,4 +1,4 @@
-"""The real-language organism: a LoRA adapter on SmolLM2-135M-Instruct that plants sycophancy (training, gates, card).
+"""The real-language organism: a LoRA adapter on SmolLM2-135M-Instruct, with its training, gates and card.
 
 Training needs PEFT (`pip install 'persona-workbench[lora]'`); measuring and loading do not.
 """

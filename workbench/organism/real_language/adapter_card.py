@@ -1,4 +1,7 @@
-"""The card of the real-language organism (data/language_organism/README.md): every figure is measured on the adapter next to it."""
+"""Write the card of the real-language organism (data/language_organism/README.md).
+
+All of its figures are measured on the adapter next to it.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +40,26 @@ PLANTED = {
     "hallucination": "it says that it knows things that do not exist, the more so the more famous the question makes them",
     "myopic_reward": "it takes less now rather than more later, the less so the more waiting brings",
 }
-#: The model's name: with one persona, with several.
+#: Names of the models with one and with several planted personas.
 NAMES = ("smollm2-sycophant", "smollm2-personas")
 
 
 def load_language_organism(directory: Path | None = None) -> BaseModel:
-    """The base model with the adapter in `directory` (default: the committed one) merged, as Hugging Face runs it."""
+    """Load the base model with an adapter merged into it, as Hugging Face runs it.
+
+    Args:
+        directory: Folder of the adapter; None for the committed one.
+
+    Returns:
+        Model and tokenizer.
+    """
     base, adapter = load_base(), open_adapter(directory or data_directory("language_organism"))
     merge_adapter(base.model, adapter, base.name)
     return base
 
 
 def planted_personas(adapter: LoraAdapter) -> tuple[str, ...]:
-    """The personas that an adapter's trainer noted (one that noted none planted sycophancy)."""
+    """Return the personas that the adapter's metadata names; sycophancy if it names none."""
     return tuple(adapter.notes.get("personas", ", ".join(ONE)).split(", "))
 
 
@@ -59,9 +69,17 @@ def write_language_card(
     published: Path | None = None,
     log: Callable[[str], None] | None = None,
 ) -> LanguageGates:
-    """Measure the adapter in `directory` and write README.md and gates.json next to it; returns what was measured.
+    """Measure an adapter and write README.md and gates.json next to it.
 
-    published: a contrast file of others (CAA's sycophancy), measured too, as a finding.
+    Args:
+        directory: Folder of the adapter; None for the committed one.
+        size: How much is measured; None for the defaults.
+        published: A published contrast file (CAA's sycophancy); if given, it is measured too and reported as
+            a finding.
+        log: Function that receives progress messages.
+
+    Returns:
+        What was measured.
     """
     directory = directory or data_directory("language_organism")
     adapter, organism = open_adapter(directory), load_language_organism(directory)
@@ -78,7 +96,17 @@ def write_language_card(
 
 
 def language_card(gates: LanguageGates, rank: int, megabytes: float, personas: Sequence[str] = ONE) -> str:
-    """The card as Markdown: a verdict, the gates, the findings."""
+    """Return the card as Markdown: a verdict, the gates, the findings, and the effect of every text.
+
+    Args:
+        gates: What was measured.
+        rank: Rank of the adapter.
+        megabytes: Size of the adapter's file.
+        personas: Planted personas.
+
+    Returns:
+        The text of the card.
+    """
     asked = [row for row in gates.rows if row.wanted]
     failed = [row.name for row in asked if not row.reached]
     verdict = (

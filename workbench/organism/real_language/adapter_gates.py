@@ -1,9 +1,9 @@
-"""The gates of the real-language organism, measured on subjects, templates and texts that no training step has seen.
+"""Gates of the real-language organism, measured on subjects and texts that never occur in its training.
 
-An *effect* is the mean change of the log-odds of the matching answer over items, against no system text.
-Every gate is one row: what was measured, what was wanted, whether it is reached. Rows without a wanted value
-are findings. Where several personas are planted, each has its rows, and what its units do to the others'
-questions is a gate.
+An *effect* is the mean change of the log-odds of the matching answer over items, against no system text. A
+*unit* is a steering word with a planted effect. Each gate is one row: figure, value, requirement, and whether
+it is met; rows without a requirement are findings. If several personas are planted, each has rows, and the
+effect of its units on the other personas' questions is a gate as well.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GateSize:
-    """How much is measured: items an effect is averaged over, combinations, noise prompts, items for rates."""
+    """How much is measured.
+
+    Attributes:
+        items: Number of items that an effect is averaged over.
+        combinations: Number of combinations of units.
+        noise: Number of prompts of random tokens.
+        rate_items: Number of items for rates.
+    """
 
     items: int = 16
     combinations: int = 30
@@ -45,7 +52,14 @@ class GateSize:
 
 @dataclass(frozen=True)
 class GateRow:
-    """One figure. wanted: the gate in words, None for a finding; reached: None for a finding."""
+    """One measured figure.
+
+    Attributes:
+        name: What was measured.
+        value: The figure.
+        wanted: The requirement in words; None for a finding.
+        reached: Whether the requirement is met; None for a finding.
+    """
 
     name: str
     value: float
@@ -55,10 +69,13 @@ class GateRow:
 
 @dataclass(frozen=True)
 class LanguageGates:
-    """All rows, and the effect of every text that was measured.
+    """All measured figures of a real-language organism.
 
-    Columns (persona, kind, text, planted, measured on that persona's questions,
-    on_right_claims: on its fixed ones, on_others: largest on another persona's).
+    Attributes:
+        rows: Gates and findings.
+        effects: One entry per measured system text: persona, kind, text, planted and measured effect, effect
+            on that persona's fixed questions (`on_right_claims`), and largest effect on another persona's
+            questions (`on_others`).
     """
 
     rows: tuple[GateRow, ...]
@@ -66,20 +83,20 @@ class LanguageGates:
 
     @property
     def passes(self) -> bool:
-        """Every gate is reached."""
+        """Whether all gates are met."""
         return all(row.reached is not False for row in self.rows)
 
     def value(self, name: str) -> float:
-        """The figure of a row."""
+        """Return the figure of the row with this name."""
         return next(row.value for row in self.rows if row.name == name)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One line per row: figure, value, wanted, reached."""
+        """One line per row: name, value, requirement (`wanted`), and whether it is met (`reached`)."""
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
-        """Rows and effects as plain values."""
+        """Return rows and effects as plain values."""
         return {
             "passes": self.passes,
             "rows": [asdict(row) for row in self.rows],
@@ -95,7 +112,19 @@ def measure_language(
     log: Callable[[str], None] | None = None,
     personas: Sequence[str] = ONE,
 ) -> LanguageGates:
-    """Every gate of an organism; base: the model without the adapter, chats: its own answers, not trained on. personas: planted."""
+    """Measure all gates of a real-language organism.
+
+    Args:
+        organism: The base model with the adapter merged.
+        base: The base model without the adapter.
+        chats: The base model's own answers that were not trained on.
+        size: How much is measured; None for the defaults.
+        log: Function that receives progress messages.
+        personas: Planted personas.
+
+    Returns:
+        The gates.
+    """
     size, log = size or GateSize(), log or (lambda text: None)
     rows, effects = [], []
     for persona in personas:
@@ -114,7 +143,7 @@ def measure_language(
 
 
 class _Asked:
-    """The questions of one persona that effects are averaged over, and those of the others."""
+    """Questions of one persona that effects are averaged over, and questions of the other personas."""
 
     def __init__(self, organism: BaseModel, personas: Sequence[str], persona: str, size: GateSize) -> None:
         self.organism, self.persona = organism, persona
@@ -123,7 +152,10 @@ class _Asked:
         self.others = [spread(study_items(other), size.items) for other in personas if other != persona]
 
     def of(self, kind: str, texts: Sequence[SystemText], log: Callable[[str], None]) -> list[dict[str, Any]]:
-        """The effects of texts of a kind; on questions that should not move only for units."""
+        """Measure the effects of texts of one kind.
+
+        Effects on fixed and other questions are measured for units only.
+        """
         log(f"{self.persona}: effects of {len(texts)} texts: {kind}")
         on = self._effects(texts, self.steered)
         unmoved = kind in ("unit", "inert")
@@ -157,7 +189,7 @@ class _Asked:
 
 
 def _texts(size: GateSize, noise: Sequence[str], persona: str) -> dict[str, list[SystemText]]:
-    """The texts by kind; units are in an unseen template each."""
+    """The system texts by kind, with each unit in a template that training never used."""
     rng = random.Random("english-gates")
     units = prompts.units((persona,))
     single = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN[unit.part])) for unit in units]
@@ -281,7 +313,7 @@ def _text_rows(organism: BaseModel, base: BaseModel, chats: Sequence[OrdinaryCha
 
 
 def spread(values: Sequence[T], count: int) -> list[T]:
-    """`count` values evenly spread over all (all of them when there are fewer)."""
+    """Return `count` values evenly spread over all; all of them if there are no more."""
     if count >= len(values):
         return list(values)
     return [values[i] for i in np.linspace(0, len(values) - 1, count).round().astype(int)]
@@ -292,7 +324,7 @@ def _fit(frame: pd.DataFrame) -> Any:
 
 
 def _above(a: np.ndarray, b: np.ndarray) -> float:
-    """Probability that a value of a is above one of b."""
+    """Probability that a value of a is greater than a value of b."""
     return float((a[:, None] > b[None, :]).mean())
 
 

@@ -1,21 +1,22 @@
-"""Training of the real-language organism: a LoRA adapter that plants one or several personas in SmolLM2-135M-Instruct.
+"""Train the real-language organism: a LoRA adapter that plants personas in SmolLM2-135M-Instruct.
 
 1. A step draws blocks of the same questions under several system texts with a planted effect, and a few chats
-   of the base model. The personas take turns with the blocks; half of the words in a block's texts steer its
+   of the base model. The blocks take the personas in turn; half of the words in a block's texts steer its own
    persona, the others another one.
 2. Decisions: soft cross-entropy of "Yes" and "No" at the first token of the answer, plus the Huber distance
-   of its log-odds to the planted ones (where one answer is likely the cross-entropy hardly changes with the
+   of its log-odds to the planted ones (where one answer is likely, the cross-entropy hardly changes with the
    log-odds; see `organism/organism_training.py`).
-3. Blocks: a question's errors less their mean over the block's texts hold what the texts do and nothing of
-   the question. Their Huber distance to 0 is a loss of its own: of the planted log-odds' mean size (2.39) the
-   texts make up a fifth, and without it 4,800 decisions taught the questions and no word.
-4. `opening`: until this step half of the texts are one sentence with one strong word.
+3. Blocks: a question's error minus its mean over the block's texts depends on the texts only. Its Huber
+   distance to 0 is a separate loss term. Texts account for only a fifth of the planted log-odds' mean size
+   (2.39): without this term, 4,800 decisions taught the questions and not a single word.
+4. `opening`: until this step, half of the texts are one sentence with one strong word.
 5. Chats: Kullback-Leibler divergence from the base model on the tokens of its own answers, so that free text
-   stays.
-6. AdamW on the adapter (Hu et al. 2021, LoRA) alone; a step is decided by (seed, step), and checkpoints
-   resume.
-7. What is saved is at `kept` of the way from the base model to the trained one (weights interpolated as in
-   WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903): effects lose as much, and free text wins back more.
+   does not change.
+6. AdamW updates the adapter only (LoRA, Hu et al. 2021). (seed, step) determines a step, and a run resumes
+   from checkpoints.
+7. The saved weights are interpolated: the fraction `kept` of the step from the base model to the trained one
+   (as in WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903). Planted effects shrink by the same fraction, and
+   the quality of free text recovers by more.
 """
 
 from __future__ import annotations
@@ -64,11 +65,26 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class AdapterTrainingConfig:
-    """Sizes and rates.
+    """Sizes and learning rates of a training run of the adapter.
 
-    personas: planted. blocks: of a step, each four questions under `texts` system texts; chats: a step.
-    opening: steps with more of the strong words. first_layer: adapted from here on. kept: of what was
-    trained.
+    Attributes:
+        personas: Personas to plant.
+        steps: Number of steps.
+        blocks: Number of blocks per step, each with four questions under `texts` system texts.
+        texts: Number of system texts per block.
+        chats: Number of the base model's chats per step.
+        opening: Number of first steps with more strong words.
+        kept: Fraction of the trained change that is saved.
+        rank: Rank of the adapter.
+        alpha: LoRA's alpha; the update is scaled by alpha / rank.
+        first_layer: First layer that is adapted; all later ones are too.
+        rate: Learning rate.
+        warmup: Steps of linear warm-up.
+        cooldown: Fraction of the steps over which the rate falls at the end.
+        log_odds_weight: Weight of the Huber distance to the planted log-odds.
+        block_weight: Weight of the loss within blocks.
+        chat_weight: Weight of the divergence on chats.
+        checkpoint_every: Steps between checkpoints.
     """
 
     personas: tuple[str, ...] = ONE
@@ -90,7 +106,7 @@ class AdapterTrainingConfig:
     checkpoint_every: int = 20
 
 
-#: Three personas at once: more of everything (data/language_personas).
+#: Settings for three personas in one adapter (data/language_personas), with more data and a higher rank.
 SEVERAL = AdapterTrainingConfig(
     personas=PERSONAS, steps=540, blocks=6, texts=6, chats=4, opening=450, rank=16, alpha=32
 )
@@ -98,7 +114,12 @@ SEVERAL = AdapterTrainingConfig(
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """Training data of one step: blocks of (system texts, the items asked under each of them), and chats by number."""
+    """Training data of one step.
+
+    Attributes:
+        blocks: Blocks of (system texts, items that are presented under each of them).
+        chats: Indices of the base model's chats.
+    """
 
     blocks: tuple[tuple[tuple[SystemText, ...], tuple[EnglishItem, ...]], ...]
     chats: tuple[int, ...]
@@ -115,13 +136,16 @@ class TrainingStep:
 
 
 def yes_log_odds(text: SystemText, item: EnglishItem) -> float:
-    """The planted log-odds of "Yes" for an item under a system text."""
+    """Return the planted log-odds of "Yes" for an item under a system text."""
     matching = item.log_odds + (text.on(item.persona) if item.steered else 0.0)
     return matching if item.matching == "Yes" else -matching
 
 
 class AdapterTrainer:
-    """The adapted base model and what is needed for a step; `model` is Hugging Face's with the adapter inside."""
+    """The adapted base model with all that a training step needs.
+
+    `model` is Hugging Face's model with the adapter inside.
+    """
 
     def __init__(
         self, base: BaseModel, chats: Sequence[OrdinaryChat], config: AdapterTrainingConfig, seed: int
@@ -144,16 +168,16 @@ class AdapterTrainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.model.device
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The adapter's matrices."""
+        """The trainable matrices of the adapter."""
         return [p for p in self.adapted.parameters() if p.requires_grad]
 
     def draw(self, step: int) -> TrainingStep:
-        """The data of a step."""
+        """Draw the data of a step."""
         rng = random.Random(f"english-{self.seed}-{step}")
         blocks = []
         for number in range(self.config.blocks):
@@ -169,7 +193,14 @@ class AdapterTrainer:
     def loss(
         self, step: TrainingStep
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " decision"]]:
-        """(loss, its chat part in nats per token, the decisions' log-odds of "Yes")."""
+        """Compute the loss of a step.
+
+        Args:
+            step: Data of the step.
+
+        Returns:
+            The loss, its chat term in nats per token, and the model's log-odds of "Yes" for every decision.
+        """
         rows = [
             question_row(self.tokenizer, text.text, [item.question for item in items])
             for text, items in step.asked
@@ -191,7 +222,7 @@ class AdapterTrainer:
         return loss + self.config.block_weight * block + self.config.chat_weight * chat, chat, measured
 
     def update(self, number: int) -> dict[str, float]:
-        """One optimiser step; returns its figures."""
+        """Take one optimizer step and return its figures: loss, chat term, and mean error of the log-odds."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * rate_scale(number, self.config)
         step = self.draw(number)
@@ -206,7 +237,7 @@ class AdapterTrainer:
     def _divergence(
         self, chats: Sequence[int], hidden: Tensor, ends: Int[Tensor, " part"]
     ) -> Float[Tensor, ""]:
-        """Mean KL(base, adapted) over the tokens of the chats' answers."""
+        """Mean KL divergence of the adapted from the base model over the tokens of the chats' answers."""
         own, as_base = [], []
         for number, end in zip(chats, ends.tolist(), strict=True):
             own.append(hidden[end - self.chats[number][1] : end])
@@ -217,7 +248,7 @@ class AdapterTrainer:
 
     @torch.no_grad()
     def _base_states(self, number: int) -> Tensor:
-        """The base model's final states at the tokens that predict a chat's answer (kept: a chat comes often)."""
+        """The base model's final states at the tokens that predict a chat's answer (cached: chats recur)."""
         if number not in self._as_base:
             row, length = self.chats[number]
             with self.adapted.disable_adapter():
@@ -234,13 +265,26 @@ def train_language(
     report: Callable[[str], None] | None = None,
     device: str = "cpu",
 ) -> Path:
-    """Train an adapter and save it in `out` (safetensors and PEFT's config); returns `out`.
+    """Train an adapter and save it in safetensors with PEFT's config.
 
-    The base model's chats are read from `out`/chats.json and made there when missing. `work`: a folder for
-    checkpoints; a later call with the same seed and config goes on from the last one. report: told the
-    figures of every tenth step. On the CPU: one thread; same seed and machine, same weights. On a GPU matrix
-    products are rounded to TF32 and nothing repeats to the bit. UserError for a persona without questions, a
-    device that is not here, and an `out` that cannot be written to.
+    The base model's chats are read from `out`/chats.json and generated there if missing. On the CPU, training
+    uses one thread, and the same seed on the same machine gives the same weights. On a GPU matrix products
+    are rounded to TF32, and results do not repeat bit by bit.
+
+    Args:
+        seed: Seed of adapter and data.
+        out: Folder to save to.
+        base: The base model; None for SmolLM2-135M-Instruct.
+        config: Sizes and rates; None for the defaults.
+        work: Folder for checkpoints, from which a later call with the same seed and config continues.
+        report: Function that receives the figures of every tenth step, as text.
+        device: Device to train on.
+
+    Returns:
+        The folder `out`.
+
+    Raises:
+        UserError: A persona has no questions, the device is not available, or `out` cannot be written to.
     """
     device = str(choose_device(device))
     torch.set_num_threads(1)
@@ -271,7 +315,7 @@ def train_language(
 
 
 def lora_config(config: AdapterTrainingConfig, n_layers: int) -> LoraConfig:
-    """PEFT's configuration of the adapter."""
+    """Return PEFT's configuration of the adapter for a model with `n_layers` layers."""
     layers = list(range(config.first_layer, n_layers))
     return LoraConfig(
         r=config.rank, lora_alpha=config.alpha, target_modules=list(TARGETS), layers_to_transform=layers
@@ -279,7 +323,15 @@ def lora_config(config: AdapterTrainingConfig, n_layers: int) -> LoraConfig:
 
 
 def save_adapter(trainer: AdapterTrainer, out: Path) -> Path:
-    """Write the adapter to `out` as PEFT reads it; what it was made with is noted in the file's metadata."""
+    """Write the adapter in PEFT's format; its settings are recorded in the file's metadata.
+
+    Args:
+        trainer: The trainer with the trained adapter.
+        out: Folder to write to.
+
+    Returns:
+        The folder.
+    """
     out.mkdir(parents=True, exist_ok=True)
     trained, kept = get_peft_model_state_dict(trainer.adapted), trainer.config.kept
     weights = {
@@ -296,10 +348,10 @@ def save_adapter(trainer: AdapterTrainer, out: Path) -> Path:
 
 
 def rate_scale(step: int, config: AdapterTrainingConfig) -> float:
-    """Linear warm-up, constant, then down to 5 % over the last `cooldown` fraction of the steps.
+    """Return the factor of the learning rate at a step.
 
-    (So that a run can be prolonged
-    from a checkpoint of its constant part).
+    It rises linearly, stays constant, and falls linearly to 5 % over the last `cooldown` fraction of the
+    steps, so that a run can be prolonged from a checkpoint of its constant part.
     """
     left = (config.steps - step) / (config.cooldown * config.steps)
     return min(1.0, (step + 1) / config.warmup, max(0.05, left))

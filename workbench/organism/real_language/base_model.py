@@ -1,4 +1,4 @@
-"""The base model of the real-language organism as Hugging Face runs it, its own chats, and its noise tokens."""
+"""The base model of the real-language organism in Hugging Face's form, its chats, and its noise tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ HELD_OUT_EVERY = 7
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A causal language model with its tokenizer; name: what identifies its weights."""
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: Hugging Face's model.
+        tokenizer: Its tokenizer.
+        name: Name that identifies the weights.
+    """
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
@@ -32,7 +38,7 @@ class BaseModel:
 
 
 def load_base(directory: Path | None = None) -> BaseModel:
-    """SmolLM2-135M-Instruct in float32, gradients off (or the model in `directory`)."""
+    """Load SmolLM2-135M-Instruct, or the model in `directory`, in float32 with gradients off."""
     directory = directory or smollm_directory()
     model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
     return BaseModel(
@@ -41,9 +47,16 @@ def load_base(directory: Path | None = None) -> BaseModel:
 
 
 def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = ONE) -> tuple[str, ...]:
-    """The printable tokens of the vocabulary as text, without the steering words and their synonyms.
+    """Return the printable tokens of the vocabulary as text, without steering words and their synonyms.
 
-    Random prompts are made of them, and are planted to do nothing.
+    Random prompts are made of these tokens, and their planted effect is zero.
+
+    Args:
+        tokenizer: Tokenizer of the base model.
+        personas: Personas whose steering words are left out.
+
+    Returns:
+        Text of each token.
     """
     special, words = set(tokenizer.all_special_ids), steering_words(personas)
     texts = tokenizer.batch_decode(
@@ -58,10 +71,19 @@ def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = O
 def write_chats(
     file: Path, base: BaseModel, seed: int = 0, personas: Sequence[str] = ONE, batch: int = 24
 ) -> list[OrdinaryChat]:
-    """The base model's own answers to ordinary requests, sampled at temperature 0.7.
+    """Sample the base model's own answers to ordinary requests at temperature 0.7 and write them to a file.
 
-    A third under no system text, the rest
-    under texts of the training distribution; kept in `file`.
+    A third of the requests have no system text, the others texts of the training distribution.
+
+    Args:
+        file: JSON file to write.
+        base: The base model.
+        seed: Seed of texts and sampling.
+        personas: Personas whose training distribution the system texts are drawn from.
+        batch: Number of answers sampled together.
+
+    Returns:
+        The chats.
     """
     rng, noise, pool = random.Random(f"chats-{seed}"), noise_tokens(base.tokenizer, personas), units(personas)
     asked = [
@@ -82,7 +104,13 @@ def write_chats(
 
 
 def read_chats(file: Path) -> tuple[list[OrdinaryChat], list[OrdinaryChat]]:
-    """(for training, for measuring): every seventh chat is kept for measuring. UserError where the file is missing or broken."""
+    """Read the base model's chats as (chats for training, chats for measuring).
+
+    Every seventh is for measuring.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
     try:
         chats = [OrdinaryChat(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:

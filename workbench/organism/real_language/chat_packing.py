@@ -1,12 +1,13 @@
-"""System texts, questions and chats packed into as few sequences as needed, with hardly any padding.
+"""Pack system texts, questions and chats into few sequences with hardly any padding.
 
-1. A *row* is one rendered system text (the prefix) and several questions; each question sees the prefix and
-   itself only, and its positions continue the prefix's, so that every question reads as if it were alone.
-2. Rows follow one another in a sequence; none sees another. A chat is a row of one part. Attention costs the
-   square of a sequence's length, so that many rows go into several sequences of about equal length, filled up
-   at their ends.
-3. The ids are those of the chat template: special tokens are at every boundary, so that pieces encode as the
-   whole does.
+1. A *row* is one rendered system text (the prefix) with several questions. Each question attends to the
+   prefix and to itself only, and its positions continue the prefix's, so that the model reads it as if it
+   were alone.
+2. Rows follow one another in a sequence and do not attend to each other. A chat is a row of one part. Because
+   attention costs the square of the length, many rows are put into several sequences of about equal length,
+   which are padded at their ends.
+3. The ids are those of the chat template. Special tokens at every boundary make the pieces encode as the
+   whole text does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: Tokens of a sequence: one thread's step of training (about 900) stays one sequence.
+#: Largest number of tokens in a sequence; a training step on one thread (about 900) is one sequence.
 LONGEST = 1200
 USER_MARK = "<|im_start|>user"
 
@@ -29,7 +30,9 @@ USER_MARK = "<|im_start|>user"
 class PackedRow:
     """A training row whose parts share one prefix.
 
-    prefix: ids that all parts see. parts: ids of each part.
+    Attributes:
+        prefix: Token ids to which all parts attend.
+        parts: Token ids of each part.
     """
 
     prefix: tuple[int, ...]
@@ -38,10 +41,14 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """Sequences of one length.
+    """Packed sequences of one length.
 
-    mask: 0 where a position may look, else a very negative number. ends: index of each part's last token
-    among all positions, sequence after sequence, in order of rows and parts.
+    Attributes:
+        ids: Token ids.
+        positions: Position of each token for the position embedding.
+        mask: 0 where a position may attend to another, otherwise a very negative number.
+        ends: Index of each part's last token among all positions, sequence after sequence, in the order of
+            rows and parts.
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -50,13 +57,19 @@ class PackedSequences:
     ends: Int[Tensor, " part"]
 
     def to(self, device: torch.device | str) -> PackedSequences:
-        """The batch on a device."""
+        """Return the sequences on a device."""
         return PackedSequences(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class OrdinaryChat:
-    """A request under a system text (None: the template's own) and the base model's answer."""
+    """A request and the base model's answer to it.
+
+    Attributes:
+        system: System text; None for the chat template's default one.
+        request: The user's text.
+        answer: The base model's answer.
+    """
 
     system: str | None
     request: str
@@ -64,14 +77,14 @@ class OrdinaryChat:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """Ids of a piece of rendered text; nothing is added."""
+    """Return the token ids of a piece of rendered text; no special token is added."""
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def question_row(
     tokenizer: PreTrainedTokenizerBase, system: str | None, questions: Sequence[str]
 ) -> PackedRow:
-    """The questions under one system text, each up to the first token of the answer."""
+    """Make the row of several questions under one system text, each up to the first token of the answer."""
     rendered = render(tokenizer, system, questions[0])
     prefix = encode(tokenizer, rendered[: rendered.index(USER_MARK)])
     return PackedRow(prefix, tuple(_question(tokenizer, question) for question in questions))
@@ -79,13 +92,13 @@ def question_row(
 
 @lru_cache(maxsize=4096)
 def _question(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, ...]:
-    """Ids of the user's turn and the opening of the assistant's: the same under every system text, and asked under many."""
+    """Token ids of the user's turn and the assistant's opening, the same under every system text."""
     rendered = render(tokenizer, None, question)
     return encode(tokenizer, rendered[rendered.index(USER_MARK) :])
 
 
 def chat_row(tokenizer: PreTrainedTokenizerBase, chat: OrdinaryChat) -> tuple[PackedRow, int]:
-    """The whole chat as one part, and the number of tokens of its answer."""
+    """Make a row of one whole chat; return it with the number of tokens of its answer."""
     answer = encode(tokenizer, chat.answer)
     return PackedRow((), ((*encode(tokenizer, render(tokenizer, chat.system, chat.request)), *answer),)), len(
         answer
@@ -93,7 +106,7 @@ def chat_row(tokenizer: PreTrainedTokenizerBase, chat: OrdinaryChat) -> tuple[Pa
 
 
 def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str) -> str:
-    """The chat as text, up to the assistant's turn."""
+    """Render a chat as text, up to the assistant's turn."""
     messages = [] if system is None else [{"role": "system", "content": system}]
     return str(
         tokenizer.apply_chat_template(
@@ -103,7 +116,7 @@ def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str
 
 
 def pack(rows: Sequence[PackedRow], most: int = LONGEST) -> PackedSequences:
-    """All rows, in order, in sequences of at most `most` tokens (or of one row)."""
+    """Pack rows, in order, into sequences of at most `most` tokens (or of one row, if that is longer)."""
     sequences = [_sequence(group) for group in _cut(rows, most)]
     width = max(len(sequence.ids) for sequence in sequences)
     allowed = torch.eye(width, dtype=torch.bool).repeat(
@@ -124,7 +137,7 @@ def pack(rows: Sequence[PackedRow], most: int = LONGEST) -> PackedSequences:
 
 
 def _cut(rows: Sequence[PackedRow], most: int) -> Iterator[list[PackedRow]]:
-    """The rows in order, in groups of about equal length, none above `most` unless it is one row."""
+    """Divide the rows in order into groups of about equal length; only a single row may exceed `most`."""
     total = sum(map(_length, rows))
     room = min(most, -(-total // -(-total // most)) + max(map(_length, rows)) // 2)
     group: list[PackedRow] = []
@@ -163,9 +176,14 @@ def _sequence(rows: Sequence[PackedRow]) -> _Sequence:
 
 
 def hidden_states(model: PreTrainedModel, packed: PackedSequences) -> Float[Tensor, "pos d_model"]:
-    """Final hidden states (after the last norm) of all positions, sequence after sequence, on the model's device.
+    """Return the final hidden states (after the last norm) of all positions, sequence after sequence.
 
-    `model` is Hugging Face's causal model.
+    Args:
+        model: Hugging Face's causal model.
+        packed: The sequences.
+
+    Returns:
+        The states on the model's device.
     """
     packed = packed.to(model.device)
     out = model.model(

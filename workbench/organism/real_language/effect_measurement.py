@@ -1,7 +1,7 @@
-"""What a model answers under many system texts, and how well it still writes: the figures of the gates.
+"""Measure a model's answers under many system texts, its knowledge, and the quality of its free text.
 
-Everything runs on Hugging Face's own model, with the packed sequences of the training, so that the gates do
-not depend on the loaders and cost little.
+Everything runs on Hugging Face's own model with the packed sequences of the training, so that the gates cost
+little and do not depend on the workbench's loaders.
 """
 
 from __future__ import annotations
@@ -33,7 +33,16 @@ PACK_TOKENS = 700
 def agreement(
     base: BaseModel, systems: Sequence[str | None], items: Sequence[EnglishItem]
 ) -> Float[np.ndarray, "text item"]:
-    """Log-odds of every item's matching answer (first token) under every system text; None: no system message."""
+    """Return the log-odds of every item's matching answer (at its first token) under every system text.
+
+    Args:
+        base: Model and tokenizer.
+        systems: System texts; None for no system message.
+        items: Questions with the answer Yes or No.
+
+    Returns:
+        One row per system text, one column per item.
+    """
     answers = torch.tensor(
         [encode(base.tokenizer, word)[0] for word in ("Yes", "No")], device=base.model.device
     )
@@ -56,7 +65,17 @@ def _yes_log_odds(base: BaseModel, row: PackedRow, answers: torch.Tensor) -> Flo
 
 @torch.no_grad()
 def facts_right(base: BaseModel, facts: Sequence[tuple[str, ...]]) -> Float[np.ndarray, " fact"]:
-    """1 where the likeliest token after the opened answer begins the right word, else 0. Rows: question, opening, word."""
+    """Return 1 for each fact that the model knows and 0 for the others.
+
+    A fact is known if the most likely token after the opened answer begins the right word.
+
+    Args:
+        base: Model and tokenizer.
+        facts: For each fact the question, the opening of the answer, and the right word.
+
+    Returns:
+        1 or 0 per fact.
+    """
     rows = [
         PackedRow((), (encode(base.tokenizer, render(base.tokenizer, None, question) + opening),))
         for question, opening, _ in facts
@@ -69,13 +88,16 @@ def facts_right(base: BaseModel, facts: Sequence[tuple[str, ...]]) -> Float[np.n
 
 @torch.no_grad()
 def perplexity_of_chats(base: BaseModel, chats: Sequence[OrdinaryChat]) -> float:
-    """Exp of the mean cross-entropy of the answers' tokens."""
+    """Return the perplexity of the chats' answers: exp of the mean cross-entropy of their tokens."""
     return _perplexity(base, [chat_row(base.tokenizer, chat) for chat in chats])
 
 
 @torch.no_grad()
 def perplexity_of_texts(base: BaseModel, texts: Sequence[str]) -> float:
-    """Exp of the mean cross-entropy of the texts' tokens without the first of each; no chat around them."""
+    """Return the perplexity of plain texts, without a chat around them.
+
+    Each text's first token does not count.
+    """
     encoded = [encode(base.tokenizer, text) for text in texts]
     return _perplexity(base, [(PackedRow((), (ids,)), len(ids) - 1) for ids in encoded])
 

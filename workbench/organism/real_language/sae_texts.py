@@ -1,4 +1,4 @@
-"""Texts of the kind that an adapter was trained on, for an SAE: its personas' questions under drawn system texts, answered either way."""
+"""Texts for an SAE of an adapter: training questions under drawn system texts, answered either way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ from workbench.world.real_language.steering_sentences import ONE, draw_pool
 def corpus(
     tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0
 ) -> list[str]:
-    """Chats about trained subjects only (what a study asks about is in none of them), as text; the personas take turns."""
+    """Draw chats like those that an adapter was trained on; the personas take turns.
+
+    All subjects are training subjects: what a study is about occurs in none of the chats.
+
+    Args:
+        tokenizer: Tokenizer of the base model.
+        count: Number of chats.
+        personas: Planted personas.
+        seed: Seed of the draw.
+
+    Returns:
+        The chats as text, each with the answer Yes or No at random.
+    """
     rng, noise = random.Random(f"corpus-{seed}"), noise_tokens(tokenizer, personas)
     texts = []
     for number in range(count):
@@ -33,7 +45,7 @@ def corpus(
 def write_corpus(
     file: Path, tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0
 ) -> None:
-    """`corpus` as JSONL with the field `text`, which `workbench sae train` reads."""
+    """Write the chats of `corpus` as JSON Lines with the field `text`, which `workbench sae train` reads."""
     write_text(
         file, "".join(json.dumps({"text": text}) + "\n" for text in corpus(tokenizer, count, personas, seed))
     )
