@@ -1,4 +1,4 @@
-"""The report of a run: one page that opens anywhere, and charts for notebooks."""
+"""Reports of runs: one self-contained HTML page per run, an overview page of several runs, and charts."""
 
 from workbench.report.multi_run import OverviewRun, write_overview
 from workbench.report.report_page import write_report

@@ -1,6 +1,6 @@
-"""The circuit, the side effects and the latents' cards as the page shows them: cut to what a page can hold, and the pictures.
+"""The report's section on attribution: circuit, side effects and latent cards, cut to fit on a page.
 
-The templates call the functions here as filters. Every text in a picture is escaped by `plots.svg`.
+The templates use the functions of this module as filters. Every text in a picture is escaped by `plots.svg`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ NEURONPEDIA = re.compile(r"https://www\.neuronpedia\.org/[\w./-]+", re.ASCII)
 
 
 def drawable(file: AttributionFile | None, missing: list[str]) -> AttributionFile:
-    """The parts that fit on a page; a line for a circuit that is too large to be drawn."""
+    """Return the parts of the attribution that fit on a page.
+
+    Args:
+        file: Contents of attribution.json; None if the file is missing.
+        missing: List to which a line is added if the circuit is too large to be drawn.
+    """
     if file is None:
         return AttributionFile()
     circuit, effects = file.circuit, file.side_effects
@@ -48,7 +53,12 @@ def drawable(file: AttributionFile | None, missing: list[str]) -> AttributionFil
 
 
 def with_labels(file: AttributionFile, labels: Mapping[int, str]) -> AttributionFile:
-    """The circuit's latents with what users call them."""
+    """Add users' labels to the names of the circuit's latents.
+
+    Args:
+        file: Contents of attribution.json.
+        labels: Label by the latent's index.
+    """
     if file.circuit is None:
         return file
     names = {f"latent {latent}": f"latent {latent}: {shorten(label, 40)}" for latent, label in labels.items()}
@@ -68,7 +78,12 @@ def _excess(circuit: CircuitEntry) -> str:
 
 
 def cut_cards(file: CardsFile, missing: list[str]) -> CardsFile:
-    """At most MAX_CARDS cards with MAX_EXAMPLES texts each."""
+    """Keep at most MAX_CARDS latent cards with MAX_EXAMPLES texts each.
+
+    Args:
+        file: Contents of cards.json.
+        missing: List to which a line is added if cards were left out.
+    """
     if len(file.cards) > MAX_CARDS:
         missing.append(f"Of {len(file.cards):,} latents' cards, the first {MAX_CARDS} are shown.")
     return file.model_copy(update={"cards": [_cut_card(card) for card in file.cards[:MAX_CARDS]]})
@@ -87,7 +102,7 @@ def _cut_card(card: CardEntry) -> CardEntry:
 
 
 def end_names(circuit: CircuitEntry) -> dict[str, str]:
-    """Shown names of the ends of edges, by id."""
+    """Return the displayed names of all tokens, nodes and targets of the circuit, by id."""
     named = {f"token:{i}": f"token {token.strip() or token}" for i, token in enumerate(circuit.tokens)}
     nodes = {n.id: f"{n.name} at {_place(circuit, n.place)}" for n in circuit.nodes}
     return named | nodes | {t.id: t.name for t in circuit.targets}
@@ -101,27 +116,30 @@ def _place(circuit: CircuitEntry, place: int) -> str:
 
 
 def strongest_edges(circuit: CircuitEntry) -> list[CircuitEdgeEntry]:
-    """The 40 edges with the largest shares."""
+    """Return the 40 edges that carry the largest fractions of the effect."""
     return sorted((e for e in circuit.edges if e.share is not None), key=lambda e: -abs(e.share or 0.0))[:40]
 
 
 def circuit_picture(circuit: CircuitEntry) -> Markup:
-    """The graph."""
+    """Draw the circuit's graph as SVG."""
     return Markup(circuit_svg(circuit.model_dump()))
 
 
 def dose_picture(doses: list[DoseEntry]) -> Markup:
-    """Both curves, empty without them."""
+    """Draw the dose-response curves of prompt and steering as SVG; empty without doses."""
     return Markup(dose_svg([dose.model_dump() for dose in doses]))
 
 
 def histogram_picture(card: CardEntry) -> Markup:
-    """A latent's activations where it is on."""
+    """Draw the histogram of a latent's activations, where it is active, as SVG."""
     return Markup(histogram_svg(card.edges, card.counts))
 
 
 def shaded_tokens(example: FiringEntry) -> list[tuple[str, int]]:
-    """Each token with how strongly the latent fires there, 0 to 4; tokens that hold no spaces are set apart by one."""
+    """Return each token of an example with the latent's activation there, from 0 (none) to 4 (largest).
+
+    If no token contains white space, the tokens are whole words and are separated by spaces.
+    """
     values = [*example.activations, *[None] * len(example.tokens)]
     shares = [(value or 0.0) / example.activation if example.activation else 0.0 for value in values]
     apart = (
@@ -132,11 +150,11 @@ def shaded_tokens(example: FiringEntry) -> list[tuple[str, int]]:
 
 
 def neuronpedia_link(card: CardEntry) -> str | None:
-    """The page's address, where it is one of Neuronpedia's and nothing else."""
+    """Return the address of the latent's page if it is a valid Neuronpedia address, otherwise None."""
     return card.neuronpedia if card.neuronpedia and NEURONPEDIA.fullmatch(card.neuronpedia) else None
 
 
-#: For the templates.
+#: Functions that the templates use as filters, by name.
 FILTERS: dict[str, Any] = {
     f.__name__: f
     for f in (

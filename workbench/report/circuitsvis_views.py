@@ -1,11 +1,11 @@
-"""circuitsvis's token and attention views, with one adapter: escaped tokens, local source, no network.
+"""Token and attention views of circuitsvis for notebooks, with escaped tokens, a local script and no network.
 
-circuitsvis (1.43.3) writes tokens as JSON into an inline script, so that `</script>` in a token ends it; some
-of its views then put tokens into the page as markup and others as text, so that no escape is right in all of
-them. Here `<`, `>` and `&` become `‹`, `›` and a full-width `＆`, which are nobody's markup, and invisible
-characters are made visible. The package's own copy of its script is put inline, compressed (0.5 MB in place
-of 1.3 MB), once for views that are added with `+`. Where scripts may not run (a notebook that is not trusted,
-or read on a web page), a static table is in the view's place.
+circuitsvis (1.43.3) writes tokens as JSON into an inline script, where `</script>` in a token would end the
+script. Some of its views then insert tokens as markup and others as text, so no single escape is right for
+all. Therefore `<`, `>` and `&` become `‹`, `›` and a full-width `＆`, which are not markup, and invisible
+characters are made visible. The package's own script is inlined, compressed (0.5 MB instead of 1.3 MB), and
+only once for views that are added with `+`. Where scripts may not run (in an untrusted notebook, or on a web
+page), a static table is shown instead of the view.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ MAX_TOKENS = 2_000
 
 @dataclass(frozen=True)
 class CircuitsvisView:
-    """A piece of HTML that shows itself in a notebook; views add, and share one copy of the script.
+    """One or more circuitsvis views as HTML that a notebook displays.
+
+    Views can be added with `+`; the sum contains the script once.
 
     Attributes:
-        pieces: One (id, static stand-in, call) for each view.
+        pieces: (element id, static replacement, script call) for each view.
         source: The compressed script in base64.
     """
 
@@ -50,7 +52,7 @@ class CircuitsvisView:
 
     @property
     def html(self) -> str:
-        """The views, and the script that draws them."""
+        """HTML of the views with the script that draws them."""
         places = "".join(
             f'<div id="{name}" style="margin:15px 0">{still}</div>' for name, still, _ in self.pieces
         )
@@ -73,14 +75,14 @@ const CircuitsVis = new Function(text + ";return CircuitsVis")();
 
 
 def ledger_view(ledger: Any, estimator: str = "removal") -> CircuitsvisView:
-    """The prompt's tokens, coloured by their mean effect on the target that one points at (circuitsvis).
+    """Show the prompt's tokens, coloured by their mean effect on a target that the reader selects.
 
     Args:
         ledger: The `Ledger` of `attribute`.
         estimator: The estimator whose effects are shown.
 
     Returns:
-        A piece of HTML that shows itself in a notebook.
+        A view that a notebook displays.
 
     Example:
         >>> ledger = wb.attribute(model, "be blunt", {"answer": wb.answer_log_odds()}, contexts)
@@ -91,7 +93,10 @@ def ledger_view(ledger: Any, estimator: str = "removal") -> CircuitsvisView:
 
 
 def _with_spaces(tokens: Sequence[str], text: str) -> list[str]:
-    """The tokens with the spaces that the text has between them, where a vocabulary's words have none of their own; else as they are."""
+    """Add to the tokens the spaces that the text has between them, if the vocabulary's tokens have none.
+
+    The tokens are returned unchanged if they do not match the text.
+    """
     place, found = 0, []
     for token in tokens:
         start = place if text.startswith(token, place) else len(text) - len(text[place:].lstrip(" "))
@@ -107,7 +112,16 @@ def _with_spaces(tokens: Sequence[str], text: str) -> list[str]:
 def token_view(
     tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos target"], labels: Sequence[str]
 ) -> CircuitsvisView:
-    """Tokens coloured by one of several values each, chosen by pointing at its label. Raises UserError where sizes differ."""
+    """Show tokens coloured by one of several values, selected by pointing at the value's label.
+
+    Args:
+        tokens: The tokens as text.
+        values: One value per token and label.
+        labels: Names of the values.
+
+    Raises:
+        UserError: The sizes of the arguments differ.
+    """
     with needs_extra("notebook", "a token view"):
         from circuitsvis.tokens import colored_tokens_multi
 
@@ -128,15 +142,15 @@ def attention_view(
     patterns: Float[np.ndarray, "head query_pos key_pos"],
     names: Sequence[str] | None = None,
 ) -> CircuitsvisView:
-    """Attention patterns, one a head (circuitsvis).
+    """Show the attention patterns of several heads (circuitsvis).
 
     Args:
-        tokens: The texts of the sequence's tokens.
+        tokens: The sequence's tokens as text.
         patterns: Attention weights, float [head query_pos key_pos].
-        names: What each head is called; its number when None.
+        names: Names of the heads; None for their numbers.
 
     Returns:
-        A piece of HTML that shows itself in a notebook.
+        A view that a notebook displays.
 
     Raises:
         UserError: The sizes of `tokens`, `patterns` and `names` differ, or there are too many tokens.
@@ -162,19 +176,19 @@ def attention_view(
 
 
 def circuit_view(model: Any, ledger: Any, context: Any) -> CircuitsvisView:
-    """Attention patterns of the circuit's heads on one question with the prompt in place.
+    """Show the attention patterns of a circuit's heads on one question, with the prompt in its slot.
 
     Args:
         model: A loaded model or its runner.
         ledger: A `Ledger` with a circuit (`wb.attribute(..., circuit=10)`).
-        context: One of the contexts.
+        context: One of the contexts (a question in its chat template).
 
     Returns:
-        A view that a notebook shows, offline.
+        A view that a notebook displays without a network.
 
     Raises:
-        UserError: A ledger without a circuit, a circuit without a head, or a model whose patterns cannot be
-            read.
+        UserError: The ledger has no circuit, the circuit has no head, or the model's attention patterns
+            cannot be read.
 
     Example:
         >>> wb.circuit_view(model, ledger, contexts[0])  # doctest: +SKIP
@@ -202,7 +216,7 @@ def circuit_view(model: Any, ledger: Any, context: Any) -> CircuitsvisView:
 
 
 def _view(page: str, still: str) -> CircuitsvisView:
-    """The parts of a page that circuitsvis wrote."""
+    """Extract the parts of a page that circuitsvis wrote into a view."""
     found = _PARTS.fullmatch(page.strip())
     if found is None:
         raise UserError("this version of circuitsvis writes its views in another form: expected 1.43.3")

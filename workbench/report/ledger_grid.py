@@ -1,4 +1,4 @@
-"""The ledger as the page draws it: one grid of cells per estimator, from the long table attribution.parquet."""
+"""Data of the ledger for the page: one grid of cells per estimator, from the table attribution.parquet."""
 # ruff: noqa: RUF001  (typographic signs are meant)
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from workbench.schema import AttributionFile
 MAX_TOKENS = 300
 MAX_TARGETS = 240
 MAX_CELLS = 24_000
-#: Estimators by what a reader would call them.
+#: Names of the estimators on the page.
 NAMES = {
     "removal": "removing the token (exact)",
     "replacement": "replacing the token",
@@ -26,7 +26,17 @@ NAMES = {
 
 
 def view(frame: pd.DataFrame, summary: AttributionFile | None, missing: list[str]) -> dict[str, Any]:
-    """tokens, targets, estimators, and per estimator rows [target][token] of [mean, low, high, sd] (None where there is no cell)."""
+    """Convert the ledger to the data that the page draws.
+
+    Args:
+        frame: Contents of attribution.parquet.
+        summary: Contents of attribution.json; None if the file is missing.
+        missing: List to which a line is added for everything that is left out.
+
+    Returns:
+        Tokens, targets, estimators, and by estimator the cells [target][token] of [mean, low, high, sd] (None
+        if there is no such cell), together with the summary's figures.
+    """
     if frame.empty:
         raise ValueError("the table has no rows")
     facts = summary or AttributionFile()
@@ -93,7 +103,7 @@ def _cut(
 
 
 def _tokens(frame: pd.DataFrame, positions: list[int], facts: AttributionFile) -> list[str]:
-    """Tokens as shown. Texts of attribution.json win: Parquet cannot hold every token."""
+    """Return the tokens as displayed, from attribution.json if possible (Parquet cannot hold all)."""
     by_position = frame.drop_duplicates("position").set_index("position")["token"]
     exact = facts.tokens or []
     texts = [exact[p] if 0 <= p < len(exact) else str(by_position[p]) for p in positions]

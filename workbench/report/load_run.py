@@ -1,10 +1,9 @@
-"""What a run directory holds, read for the report: every part is optional, and what is missing or broken becomes a line.
+"""Read a run directory for the report; missing and broken files become lines of text.
 
-1. Each file is read on its own, checked against the shape that the report needs, and dropped with a note if
-   it does not fit.
-2. Every text passes through `display.visible`, every number that is not finite becomes None: what leaves here
-   is safe JSON.
-3. What is too large for one page is cut, and the cut becomes a note.
+1. Each file is read separately, validated, and left out with a note if it is invalid.
+2. Every text passes through `display.visible`, and every number that is not finite becomes None, so that the
+   result is safe JSON.
+3. Data that are too large for one page are cut, and the cut becomes a note.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from workbench.schema import (
     RunManifest,
 )
 
-#: Files of a run directory, with what a reader loses when one is missing.
+#: Files of a run directory, with what the report cannot show if one is missing.
 FILES = {
     "comparison.json": "the comparison with other ways to steer the model",
     "search/frontier.json": "the prompts that the search found",
@@ -61,7 +60,7 @@ FILES = {
     "manifest.json": "versions, seeds and timings",
     "study.yaml": "what was asked",
 }
-#: Files that most runs do not have: no line where they are not there.
+#: Files that most runs do not have; there is no note if they are missing.
 OPTIONAL = {"labels.json": "what users call the latents"}
 MAX_BYTES = 64_000_000
 MAX_TEXT = 1_200
@@ -73,7 +72,25 @@ FileKind = TypeVar("FileKind", bound=RunFile)
 
 @dataclass
 class RunContents:
-    """The parts that were found (None where not), and one line for each that was not."""
+    """Contents of a run directory; a part is None if its file is missing or invalid.
+
+    Attributes:
+        comparison: Contents of comparison.json.
+        frontier: Contents of search/frontier.json.
+        history: Best objective by model calls for each search.
+        ledger: Data of the ledger's grid (`ledger_grid.view`).
+        direction: Contents of direction.json.
+        latents: Contents of latents.json.
+        attribution: Contents of attribution.json that fit on a page.
+        cards: Contents of cards.json.
+        evaluation: Contents of evaluation.parquet.
+        off_target: Contents of off_target.parquet.
+        questions: Contents of questions.parquet.
+        manifest: Contents of manifest.json.
+        study: Text of study.yaml.
+        labels: Users' labels by the latent's index.
+        missing: One line for each part that is missing, broken or cut.
+    """
 
     comparison: ComparisonFile | None = None
     frontier: FrontierFile | None = None
@@ -93,7 +110,7 @@ class RunContents:
 
     @cached_property
     def claims(self) -> ClaimResults | None:
-        """Claims about the chosen prompt; None without a comparison."""
+        """Results of the claims about the chosen prompt; None without a comparison."""
         return (
             None
             if self.comparison is None
@@ -102,7 +119,13 @@ class RunContents:
 
 
 def load_run(directory: Path) -> RunContents:
-    """Everything that the report shows of a run directory. Never raises for what a file holds; see `missing`."""
+    """Read everything in a run directory that the report shows.
+
+    Broken files never raise an error; they are listed in `missing`.
+
+    Args:
+        directory: The run directory.
+    """
     found = RunContents()
     lost = found.missing
     reader = _Reader(directory, lost)
@@ -136,7 +159,7 @@ def load_run(directory: Path) -> RunContents:
 
 
 def clean(value: Any) -> Any:
-    """JSON-safe and shown as text: texts made visible and shortened, numbers finite or None, keys strings."""
+    """Convert a value to safe JSON: texts visible and shortened, numbers finite or None, keys strings."""
     if isinstance(value, str):
         return shorten(visible(value, spaces=False), MAX_TEXT)
     if isinstance(value, bool) or value is None or isinstance(value, int):
@@ -151,13 +174,13 @@ def clean(value: Any) -> Any:
 
 
 class _Reader:
-    """Reads files of one directory and turns every way they can fail into a line."""
+    """Reader of the files in one directory that turns every failure into a line of text."""
 
     def __init__(self, directory: Path, missing: list[str]) -> None:
         self.directory, self.missing = directory, missing
 
     def file(self, name: str, kind: type[FileKind]) -> FileKind | None:
-        """A file by its model; a field that does not fit and may be missing is left out with a line."""
+        """Read a file into its model; an invalid field that may be missing is left out with a note."""
         found = self.read(name, lambda path: salvage_run_file(path, kind, MAX_BYTES))
         if found is None:
             return None
@@ -224,7 +247,7 @@ def _cut_frontier(found: FrontierFile | None, missing: list[str]) -> FrontierFil
 
 
 def _spread(candidates: list[CandidateEntry], limit: int) -> list[CandidateEntry]:
-    """At most `limit` candidates, evenly over fluency, the chosen ones always."""
+    """Pick at most `limit` candidates, evenly over cross-entropy; chosen candidates are always kept."""
     ordered = sorted(candidates, key=lambda c: c.fluency)
     if len(ordered) <= limit:
         return ordered
@@ -244,7 +267,7 @@ def _cut_latents(found: LatentsFile | None, missing: list[str]) -> LatentsFile |
 
 
 def _history(frame: pd.DataFrame) -> dict[str, list[list[float]]]:
-    """Per search: [model calls, best objective] in order, at most 200 points."""
+    """Return for each search the points [model calls, best objective] in order, about 200 at most."""
     lines = {}
     for name, part in frame.groupby("search", sort=False):
         points = part[["model_calls", "best_objective"]].dropna()
@@ -255,5 +278,5 @@ def _history(frame: pd.DataFrame) -> dict[str, list[list[float]]]:
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The table with one column as numbers."""
+    """Return the table with one column converted to floats."""
     return frame.assign(**{column: frame[column].astype(float)})

@@ -1,10 +1,11 @@
-"""Several runs on one page: a forest plot for each persona and sign, every run with a link to its own report.
+"""Overview page of several runs: a forest plot for each persona and sign, with a link to each run's report.
 
-1. Each run's comparison is read as the report reads it; what cannot be read is said, never fatal.
-2. Runs of one model, persona, sign, metric and set of test questions that differ in nothing but the seed are
-   in one line of the plot: the mean effect over seeds with a t interval over runs (a prompt search is a
-   random variable). A line of one run has the run's own clustered interval. Runs on other questions are never
-   in one line.
+1. Each run's comparison is read as the report reads it. A run that cannot be read is listed and does not stop
+   the page.
+2. Runs that differ only in the seed (same model, persona, sign, metric and test questions) are one line of
+   the plot: the mean effect over seeds with a t interval over runs, because the result of a prompt search is
+   random. A line of one run has the run's own clustered interval. Runs on different questions are never in
+   one line.
 3. The page is self-contained and has no script: the plots are SVG with the report's classes, the tables plain
    HTML.
 """
@@ -30,7 +31,7 @@ from workbench.runs import write_text
 from workbench.schema import ComparisonFile, ConditionEntry
 from workbench.statistics import over_seeds
 
-#: Lines of one plot; more are only in the table.
+#: Largest number of lines in one plot; further lines are only in the table.
 MAX_LINES = 60
 
 
@@ -40,9 +41,9 @@ class OverviewRun:
 
     Attributes:
         path: The run directory.
-        label: What distinguishes it from the other runs.
+        label: Label that distinguishes the run from the others.
         state: "done", "failed" or another state of a sweep's study.
-        reason: Why it is not done.
+        reason: Reason why the run is not done.
 
     Example:
         >>> wb.OverviewRun(tmp_path, "seed 1").state
@@ -57,7 +58,18 @@ class OverviewRun:
 
 @dataclass(frozen=True)
 class OverviewLine:
-    """One line of a forest plot. shift: mean change of the log-odds against no prompt; low, high: 95 % interval, None for none."""
+    """One line of a forest plot: a condition's effect over one or several runs.
+
+    Attributes:
+        condition: Name of the condition.
+        label: Settings of the runs, without the seed.
+        kind: Kind of the condition.
+        runs: Number of different results.
+        rate: Mean rate of the matching answer (the one that shows the persona).
+        shift: Mean change of the log-odds against no prompt.
+        low: Lower end of the 95 % interval of `shift`; None without an interval.
+        high: Upper end of the interval.
+    """
 
     condition: str
     label: str
@@ -71,7 +83,16 @@ class OverviewLine:
 
 @dataclass(frozen=True)
 class OverviewGroup:
-    """One model, persona, sign, metric and set of questions. low, high: ends of the axis; ticks: its marks."""
+    """One forest plot: the runs of one model, persona, sign, metric and set of questions.
+
+    Attributes:
+        title: Title of the plot.
+        lines: All lines, for the table.
+        low: Lower end of the axis.
+        high: Upper end of the axis.
+        ticks: Positions of the axis ticks.
+        drawn: Lines that are drawn, at most MAX_LINES.
+    """
 
     title: str
     lines: tuple[OverviewLine, ...]
@@ -101,20 +122,20 @@ class _Shifts:
 def write_overview(
     runs: Sequence[OverviewRun | str | os.PathLike[str]], path: str | os.PathLike[str], title: str = ""
 ) -> Path:
-    """Writes one page that compares several runs.
+    """Write one HTML page that compares several runs.
 
-    A link to a run's own report is relative, so that the directory can be moved as a whole.
+    Links to the runs' own reports are relative, so the whole directory can be moved.
 
     Args:
         runs: Run directories, or `OverviewRun`s with a label and a state.
         path: The HTML file to write.
-        title: The page's title; the number of runs where it is empty.
+        title: Title of the page; empty for the number of runs.
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: No run, a run that does not exist, or a page that cannot be written.
+        UserError: There are no runs, a run does not exist, or the page cannot be written.
 
     Example:
         >>> (tmp_path / "run").mkdir()
@@ -165,7 +186,7 @@ def _read(run: OverviewRun, target: Path) -> _Read:
 
 
 def _groups(read: Iterable[_Read]) -> list[OverviewGroup]:
-    """The plots, in the order of their first runs."""
+    """Group the runs into plots, in the order of the plots' first runs."""
     found: dict[tuple[str, ...], list[_Read]] = {}
     for one in read:
         if one.comparison is not None:
@@ -190,10 +211,10 @@ def _group(key: tuple[str, ...], members: Sequence[_Read]) -> OverviewGroup:
 
 
 def _axis(drawn: Sequence[OverviewLine]) -> tuple[float, float, tuple[float, ...]]:
-    """Ends and ticks of an axis that holds zero and every mean.
+    """Compute the ends and ticks of an axis that includes zero and every mean.
 
-    An interval of two runs can be twenty times as wide as all effects: it is drawn as far as the axis goes,
-    which is at most half their range beyond them.
+    An interval of two runs can be twenty times as wide as all effects. So intervals are cut where the axis
+    ends, which is at most half the range of the means beyond them.
     """
     shifts = [0.0, *(line.shift for line in drawn)]
     low, high = min(shifts), max(shifts)
@@ -206,7 +227,7 @@ def _axis(drawn: Sequence[OverviewLine]) -> tuple[float, float, tuple[float, ...
     ]
     low, high = min([low, *ends]), max([high, *ends])
     pad = 0.04 * (high - low) or 0.05
-    width = (high - low) or 2 * pad  # where nothing is drawn, or all is zero, there is an axis too
+    width = (high - low) or 2 * pad  # also an axis if nothing is drawn or all values are zero
     step = next(
         k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if width / (k * 10.0**power) <= 7
     )
@@ -215,7 +236,7 @@ def _axis(drawn: Sequence[OverviewLine]) -> tuple[float, float, tuple[float, ...
 
 
 def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:
-    """One line a condition and label without its seed."""
+    """Yield one line per condition and label, where the label excludes the seed."""
     gathered: dict[tuple[str, str], _Shifts] = {}
     for one in members:
         assert one.comparison is not None
@@ -243,11 +264,11 @@ def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:
 
 
 def _shown_name(condition: ConditionEntry) -> str:
-    """Names that hold a found or drawn text differ from run to run; their kind does not."""
+    """Return a name that is the same in all runs: the kind, if the name contains a found prompt's text."""
     return story.label(condition.kind if ":" in condition.name else condition.name)
 
 
 def _seedless(label: str) -> str:
-    """Label of a line: the runs' settings without their seed and without what the plot's title says."""
+    """Return the label of a line: the runs' settings without the seed and those in the plot's title."""
     told = ("seed=", "persona=", "sign=", "model.name=", "name=")
     return ", ".join(part for part in label.split(", ") if not part.startswith(told) and "=" in part)

@@ -1,4 +1,4 @@
-"""The front end's files: ES modules joined in order, and style sheets, ready for inlining into a page."""
+"""The front end's files (ES modules joined in order, and style sheets), ready to be inlined into a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib import resources
 
-#: What the linked view needs; the report and the panel begin with these.
+#: Modules of the linked views, which the report and the panel include first.
 SHARED_MODULES = ("dom.mjs", "linked_views.mjs")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.mjs";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.MULTILINE)
@@ -14,14 +14,26 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.MUL
 
 @cache
 def bundle(*names: str, package: str = "workbench.report") -> str:
-    """These modules as one, in this order: imports of each other are removed, and so are exports of names (not a default)."""
+    """Join ES modules into one, in the given order.
+
+    Imports between the modules and exports of names are removed; a default export is kept.
+
+    Args:
+        names: File names of the modules, each after those that it imports.
+        package: Package that contains the files.
+    """
     joined = "\n".join(_EXPORT.sub("", _IMPORT.sub("", _read(name, package))) for name in names)
     return _inline(joined, "a module")
 
 
 @cache
 def styles(*names: str, package: str = "workbench.report") -> str:
-    """These style sheets as one."""
+    """Join style sheets into one text.
+
+    Args:
+        names: File names of the style sheets.
+        package: Package that contains the files.
+    """
     return _inline("\n".join(_read(name, package) for name in names), "a style sheet")
 
 

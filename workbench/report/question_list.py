@@ -1,4 +1,4 @@
-"""Every single question as the page opens it: its text, both answers, and each condition's log-odds."""
+"""Data of single questions for the page: text, both answers, and the log-odds under each condition."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from workbench.conditions import condition_label
 from workbench.html_text import shorten
 from workbench.report.load_run import RunContents
 
-#: Questions of one kind on the page, and characters of a text; what is left out is said.
+#: Largest number of questions of one kind on the page, of cells, and of characters of a text. The page says
+#: what is left out.
 MAX_QUESTIONS = 600
 MAX_CELLS = 24_000
 MAX_CHARACTERS = 700
 
 
 def question_list(contents: RunContents) -> dict[str, Any] | None:
-    """The single test questions with every condition's log-odds.
+    """Collect the single test questions with every condition's log-odds.
 
-    items: kind ("test" or "true"), group, texts; odds: by condition, one log-odds an item (mean over option
-    orders), None where it was not asked. None where the answers to single questions are not there.
+    Args:
+        contents: Files of the run.
+
+    Returns:
+        items: kind ("test" or "true" for true statements), group and texts of each question. odds: by
+            condition, the
+        log-odds of each item (mean over option orders), None if it was not asked. baseline: name of the
+        baseline. None if the run has no answers to single questions.
     """
     comparison, answers = contents.comparison, contents.evaluation
     if (
@@ -53,7 +60,15 @@ def question_list(contents: RunContents) -> dict[str, Any] | None:
 
 
 def example_question(contents: RunContents, name: str) -> dict[str, Any] | None:
-    """The test question whose change is the median one under the condition: what a typical question is and does. None without texts."""
+    """Return a typical test question: the one with the median change under a condition.
+
+    Args:
+        contents: Files of the run.
+        name: Name of the condition.
+
+    Returns:
+        The question, its answers, and the log-odds before and after; None if the run has no texts.
+    """
     comparison, answers, texts = contents.comparison, contents.evaluation, _texts(contents)
     if comparison is None or answers is None or not {"item", "group"} <= set(answers.columns):
         return None
@@ -68,7 +83,7 @@ def example_question(contents: RunContents, name: str) -> dict[str, Any] | None:
 
 
 def _means(answers: pd.DataFrame, column: str, contents: RunContents, limit: int) -> pd.DataFrame:
-    """Items by conditions; at most `limit` items, evenly picked, and the cut is said."""
+    """Return the table of items by conditions, with at most `limit` evenly picked items; a cut is noted."""
     table = answers.pivot_table(index="item", columns="condition", values=column, aggfunc="mean", sort=False)
     limit = max(20, min(limit, MAX_CELLS // max(1, len(table.columns))))
     if len(table) <= limit:
@@ -84,7 +99,7 @@ def _column(table: pd.DataFrame, name: str) -> list[float | None]:
 
 
 def _texts(contents: RunContents) -> dict[tuple[str, str], dict[str, str]]:
-    """By kind and item id."""
+    """Return question and answers by kind ("test" or "true") and item id."""
     frame = contents.questions
     if frame is None:
         return {}

@@ -1,10 +1,10 @@
-"""One self-contained HTML page from a run directory: no network, no server, at most 5 MB.
+"""Write one self-contained HTML page from a run directory: no network, no server, at most 5 MB.
 
-1. Read what is there (load_run.py) and tell it in sentences (verdict.py).
-2. Fill the jinja2 template (autoescape on); the data for the pictures go in as one JSON block that cannot
-   close its element.
-3. Inline the style sheets and the ES modules (page_assets.py), and forbid everything else by a content
-   security policy: `default-src 'none'`, and only the hashes of these two inline elements.
+1. Read the run's files (load_run.py) and describe the result in sentences (verdict.py).
+2. Fill the jinja2 template with autoescape on. The data of the pictures go into one JSON block, encoded so
+   that they cannot close their element.
+3. Inline the style sheets and the ES modules (page_assets.py). A content security policy forbids everything
+   else: `default-src 'none'`, and only the hashes of these two inline elements.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from workbench.runs.run_files import read_entry
 from workbench.schema import ComparisonFile, RunManifest, SearchFile
 from workbench.schema.schema_version import OtherSchemaError
 
-#: The page's own ES modules, in the order in which they need each other.
+#: The page's own ES modules, each after those that it imports.
 MODULES = ("charts.mjs", "questions.mjs", "circuit.mjs", "export.mjs", "report.mjs")
 MAX_PAGE_BYTES = 5_000_000
 
@@ -46,21 +46,22 @@ MAX_PAGE_BYTES = 5_000_000
 def write_report(
     source: str | os.PathLike[str] | Sequence[Any] | Any, path: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Writes the report: one HTML file that loads nothing.
+    """Write the report of a run or of results as one HTML file that loads nothing from elsewhere.
 
-    A missing or broken file of the run does not stop it: the page says what it lacks. The page is written to
-    a temporary name and renamed.
+    A missing or broken file of the run does not stop the report: the page lists what it lacks. The page is
+    written to a temporary name and then renamed.
 
     Args:
-        source: A run directory, or results from a notebook: a comparison, a ledger, frontiers, latents or a
-            scan, one or a list.
-        path: The HTML file to write; report.html in the run directory when None.
+        source: A run directory, or one result from a notebook or a list of them: comparison, ledger,
+            frontiers, latents, latent cards, layer scan.
+        path: The HTML file to write; None for report.html in the run directory.
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: No such directory, no file of a run in it, or a page that cannot be written.
+        UserError: The directory does not exist, contains no readable file of a run, or the page cannot be
+            written.
 
     Example:
         >>> wb.write_report([scan, latents], tmp_path / "report.html").name
@@ -84,14 +85,14 @@ def write_report(
 
 
 def _check_schema(directory: Path) -> None:
-    """OtherSchemaError for a run of a schema version that this version does not read."""
+    """Raise OtherSchemaError if the run has a schema version that this version cannot read."""
     try:
         if (directory / "manifest.json").is_file():
             read_entry(directory / "manifest.json")
     except OtherSchemaError:
         raise
     except UserError:
-        return  # a broken manifest is told on the page
+        return  # the page reports a broken manifest
 
 
 def _write_results(results: Any, path: str | os.PathLike[str] | None) -> Path:
@@ -110,7 +111,10 @@ def _write_results(results: Any, path: str | os.PathLike[str] | None) -> Path:
 
 
 def render(contents: RunContents) -> str:
-    """The page as text. The tables are in the HTML; the module draws the pictures from the JSON block."""
+    """Render the page as text: tables as HTML, and data as JSON from which the script draws the pictures.
+
+    If the page is too large, the largest picture's data are left out, until the page fits.
+    """
     told = story.tell(contents)
     data = picture_data(contents)
     page = _page(contents, told, data)
@@ -120,7 +124,7 @@ def render(contents: RunContents) -> str:
 
 
 def picture_data(contents: RunContents) -> dict[str, Any]:
-    """Data of the ES modules, as plain JSON values; a missing part is null."""
+    """Collect the data of the page's pictures as plain JSON values; a missing part is null."""
     comparison = contents.comparison
     frontier = contents.frontier
     return clean_keys(
@@ -141,7 +145,7 @@ def picture_data(contents: RunContents) -> dict[str, Any]:
 
 
 def _search(search: SearchFile) -> dict[str, Any]:
-    """A search with what its picture shows of each prompt."""
+    """Return a search with those fields of each prompt that its picture shows."""
     shown = {"text", "objective", "fluency", "selection_rate", "chosen"}
     return {
         "method": search.method,
@@ -156,7 +160,7 @@ def _named(lines: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def clean_keys(data: dict[str, Any]) -> dict[str, Any]:
-    """Cleaned data; empty parts become None, so that the page leaves their section out."""
+    """Clean all data for JSON; empty parts become None, so that the page omits their section."""
     return {key: None if value in ({}, []) else clean(value) for key, value in data.items()}
 
 
@@ -188,12 +192,12 @@ def _comparison(contents: RunContents) -> dict[str, Any]:
 
 
 def _groups(contents: RunContents) -> dict[str, str]:
-    """The groups of the comparison's conditions with their titles."""
+    """Return the groups of the comparison's conditions with their titles."""
     return story.groups_of(c.kind for c in contents.comparison.conditions) if contents.comparison else {}
 
 
 def _labelled(contents: RunContents) -> list[dict[str, Any]]:
-    """The ledger's rows, those of latents with the user's label or else the tokens that the latent raises."""
+    """Return the ledger's targets with labels: a latent's user label, or else the tokens that it promotes."""
     labels = {
         f"latent {row.latent}": row.label
         for row in (contents.latents.latents if contents.latents else [])
@@ -205,7 +209,7 @@ def _labelled(contents: RunContents) -> list[dict[str, Any]]:
 
 
 def _layer(site: str) -> int | None:
-    """The layer of a hook name such as blocks.3.hook_resid_post."""
+    """Return the layer of a hook name such as blocks.3.hook_resid_post; None for another name."""
     digits = site.removeprefix("blocks.").split(".")[0]
     return int(digits) if site.startswith("blocks.") and digits.isdigit() else None
 
@@ -243,7 +247,7 @@ def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> s
 
 
 def _manifest(manifest: RunManifest | None) -> dict[str, Any]:
-    """The manifest as the page lists it: facts (name, text), stages (name, seconds), warnings."""
+    """Convert the manifest to the page's lists: facts (name, text), stages (name, seconds), warnings."""
     if manifest is None:
         return {"facts": [], "stages": [], "warnings": []}
     warnings = manifest.notes.get("warnings", [])
@@ -277,7 +281,7 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
-    """Takes the largest picture's data out of a page that is too big; False when nothing is left to take."""
+    """Remove the largest picture's data from a page that is too large; False if there are none left."""
     present = {key: len(str(value)) for key, value in data.items() if value is not None}
     if not present:
         return False
@@ -290,12 +294,12 @@ def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
 
 
 def inline_hash(text: str) -> str:
-    """Hash of an inline element for the content security policy."""
+    """Return the hash of an inline element for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _filters() -> dict[str, Any]:
-    """Filters of the template: figures and names as shown."""
+    """Return the template's filters, which format figures and names for display."""
     return {
         "number": number,
         "short": _short,
@@ -322,19 +326,19 @@ def _filters() -> dict[str, Any]:
 
 
 def _side_measures(comparison: ComparisonFile) -> list[str]:
-    """Names of everything that was measured apart from the persona, each once."""
+    """Return the names of all off-target measures of the comparison, without duplicates."""
     return list(
         dict.fromkeys(name for condition in comparison.conditions for name in condition.collateral or {})
     )
 
 
 def _chance(log_odds: float) -> str:
-    """Log-odds as a probability."""
+    """Format log-odds as a probability."""
     return story.percent(1 / (1 + math.exp(-max(-700.0, min(700.0, log_odds)))))
 
 
 def _whole_effect(contents: RunContents, told: story.Verdict) -> str:
-    """Why the ledger's whole effect is another number than the one at the top of the page."""
+    """Explain why the ledger's whole effect differs from the effect at the top of the page."""
     inside, difference = contents.attribution, told.difference
     total = next((t for t in inside.totals if t.target.startswith("answer")), None)
     if (
@@ -356,25 +360,25 @@ def _whole_effect(contents: RunContents, told: story.Verdict) -> str:
 
 
 def _share(value: Any) -> str:
-    """A fraction as a percentage; a dash where it is missing."""
+    """Format a fraction as a percentage, or a dash if it is missing."""
     return story.percent(value) if isinstance(value, (int, float)) else number(None)
 
 
 def _short(value: Any) -> str:
-    """Three significant digits; what is no number, as it is."""
+    """Format a number with three significant digits; other values are returned as they are."""
     return number(
         float(f"{value:.3g}") if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     )
 
 
 def _shown(value: Any) -> Any:
-    """Every text that the template prints: made visible and shortened, then escaped by jinja2."""
+    """Make a text of the template visible and shorten it; jinja2 escapes it afterwards."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value)
 
 
 @cache
 def environment() -> Environment:
-    """The templates of this package: everything escaped, unknown names an error, texts made visible."""
+    """Return the jinja2 environment of this package: everything escaped, and unknown names are errors."""
     environment = Environment(
         loader=PackageLoader("workbench.report", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -388,7 +392,7 @@ def environment() -> Environment:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all: a reader never meets half a page."""
+    """Write the page completely or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

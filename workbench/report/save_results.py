@@ -1,4 +1,4 @@
-"""Results from a notebook as the files of a run directory, so that one page serves both."""
+"""Save results from a notebook as the files of a run directory, so that they get the same report page."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from workbench.search import Frontier, write_frontiers
 
 
 def save_results(results: Sequence[Any], directory: Path) -> None:
-    """Writes comparisons, ledgers, frontiers, latents and scans as a run directory has them.
+    """Write comparisons, ledgers, frontiers, latents and layer scans as the files of a run directory.
 
-    UserError for anything else, and for a second one of a kind (several frontiers are fine).
+    Args:
+        results: The results; only frontiers may occur more than once.
+        directory: The run directory.
+
+    Raises:
+        UserError: A result is of another type, or a type other than `Frontier` occurs twice.
     """
     seen: set[type] = set()
     for result in results:

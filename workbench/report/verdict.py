@@ -1,9 +1,9 @@
-"""The report's sentences: what was asked, what came out, and what speaks against it, in words that need no project.
+"""The report's sentences: the question, the result, and the caveats, readable without knowing the project.
 
-1. The effect and what is shown of it are judged in `workbench.comparison.claims`; terminal and notebook say
-   the same words.
-2. Green needs *works* and *clean*.
-3. Caveats are computed: each names the figure that makes it one.
+1. The effect and the claims are judged in `workbench.comparison.claims`; terminal and notebook use the same
+   words.
+2. The verdict is green only if *works* and *clean* are shown.
+3. Caveats are computed, and each gives its figure.
 """
 
 from __future__ import annotations
@@ -22,17 +22,25 @@ from workbench.personas.load_personas import known_description
 from workbench.report.load_run import RunContents
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 
-#: The place of conditions whose kind this installation does not know (a run made with somebody's own
-#: condition).
+#: Group of conditions whose kind this installation does not know, such as a user's own kind.
 UNKNOWN = ("other", "Of a kind that this installation does not know")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict at the head of the page.
+    """The verdict at the top of the page.
 
-    tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing";
-    figures: label, value and interval.
+    Attributes:
+        question: The question that the run answers.
+        verdict: The answer in one sentence.
+        tone: "yes" (*works* and *clean* are shown), "part" (an effect, but not all claims are shown), "no"
+            (the opposite effect), "unclear" or "missing" (no comparison).
+        meaning: Explanation of the persona and of the rate.
+        best: The chosen prompt; None without one.
+        difference: Difference between the chosen prompt and no prompt.
+        figures: (label, value, interval) for each main figure, as text.
+        caveats: Reasons for caution, most important first.
+        claims: Results of the claims.
     """
 
     question: str
@@ -47,7 +55,7 @@ class Verdict:
 
     @property
     def p(self) -> float | None:
-        """Corrected p of the headline's difference."""
+        """Corrected p-value of the chosen prompt's difference to no prompt."""
         return self.difference.corrected_p if self.difference else None
 
 
@@ -55,40 +63,43 @@ label = condition_label
 
 
 def capitalised(text: str) -> str:
-    """The text with its first letter large, the others as they are."""
+    """Return the text with a capital first letter and the other letters unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def group_of(kind: str) -> str:
-    """The group that a kind belongs to, a key of GROUPS; "other" for a kind that is not registered."""
+    """Return the key of a kind's group in GROUPS, or "other" for a kind that is not registered."""
     known = CONDITION_KINDS.get(kind)
     return UNKNOWN[0] if known is None else known.group
 
 
 def groups_of(kinds: Iterable[str]) -> dict[str, str]:
-    """The groups of a table or legend with their titles: all of them, and that of unknown kinds where it is needed."""
+    """Return the groups of a table or legend with their titles.
+
+    These are all of GROUPS, and the group of unknown kinds if one of the kinds is not registered.
+    """
     return GROUPS | (dict([UNKNOWN]) if any(kind not in CONDITION_KINDS for kind in kinds) else {})
 
 
 def group_index(kind: str) -> int:
-    """The place of a kind's group in tables and pictures."""
+    """Return the position of a kind's group in tables and pictures."""
     return [*GROUPS, UNKNOWN[0]].index(group_of(kind))
 
 
 def describe(kind: str) -> str:
-    """Description of a condition's kind in a few words; the kind itself where it is not registered."""
+    """Return a short description of a condition's kind, or the kind itself if it is not registered."""
     known = CONDITION_KINDS.get(kind)
     return kind if known is None else known.description
 
 
 def is_control(kind: str) -> bool:
-    """True for a registered kind that is a control of some claim."""
+    """Whether a kind is registered as a control of a claim."""
     known = CONDITION_KINDS.get(kind)
     return known is not None and known.is_control
 
 
 def tell(contents: RunContents) -> Verdict:
-    """The story of a run; with no comparison it says that the question is open."""
+    """Write the verdict of a run; without a comparison it says that the question is open."""
     comparison = contents.comparison
     if comparison is None or not comparison.conditions:
         return Verdict(
@@ -132,7 +143,12 @@ def tell(contents: RunContents) -> Verdict:
 
 
 def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
-    """What speaks against the headline, most important first."""
+    """List the reasons for caution about the verdict, most important first.
+
+    Args:
+        contents: Files of the run, with a comparison.
+        best: The chosen prompt.
+    """
     comparison = contents.comparison
     assert comparison is not None
     found = [
@@ -165,7 +181,7 @@ def _figures(
 
 
 def _model(contents: RunContents, comparison: ComparisonFile) -> tuple[str, str]:
-    """What the model is called, and what it is, as its own description in the run says; a model in a file or directory is called by its name."""
+    """Return the model's name and its description from the run; for a path, the name is the last part."""
     is_path = comparison.model.startswith(("/", "./", "~"))
     name = PurePath(comparison.model).name.removesuffix(".gguf") if is_path else comparison.model
     told = _noted(contents, "model")
@@ -173,7 +189,7 @@ def _model(contents: RunContents, comparison: ComparisonFile) -> tuple[str, str]
 
 
 def _noted(contents: RunContents, key: str) -> dict[str, Any]:
-    """What the manifest notes of the model or the persona; empty in older runs."""
+    """Return the manifest's notes on the model or the persona; empty in older runs."""
     noted = contents.manifest.notes.get(key) if contents.manifest else None
     return noted if isinstance(noted, dict) else {}
 
@@ -196,7 +212,7 @@ def _meaning(contents: RunContents, comparison: ComparisonFile, about: str) -> s
 
 
 def _unshown(comparison: ComparisonFile, claims: ClaimResults | None) -> list[str]:
-    """The claims that were tested and are not shown, each with what decided it."""
+    """List the claims that were tested and not shown, each with its reason."""
     return [
         _unshown_line(comparison, result)
         for result in (claims.results if claims else ())
@@ -212,7 +228,7 @@ def _unshown_line(comparison: ComparisonFile, result: ClaimResult) -> str:
 
 
 def _draws(comparison: ComparisonFile, name: str | None) -> str:
-    """What the number in a control's name counts."""
+    """Explain the number in a control's name, which counts the random draws of that control."""
     kind = next((c.kind for c in comparison.conditions if c.name == name), None)
     n = sum(c.kind == kind for c in comparison.conditions)
     if name is None or kind is None or not name[-1:].isdigit():
@@ -223,7 +239,7 @@ def _draws(comparison: ComparisonFile, name: str | None) -> str:
 
 
 def _search_warnings(contents: RunContents, best: ConditionEntry) -> list[str]:
-    """Warnings of the prompt's own search: a direction that moves without the behaviour, a limit that could not be kept."""
+    """List the warnings of the prompt's own search, such as a limit that could not be kept."""
     search = contents.frontier.searches.get(best.name) if contents.frontier else None
     return [minus(f"{capitalised(line)}.") for line in search.warnings] if search else []
 
@@ -263,7 +279,11 @@ def _reading(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
 
 
 def _second_judge(comparison: ComparisonFile, best: ConditionEntry, written: Sequence[float]) -> list[str]:
-    """The second model's cross-entropy, and whether the two models disagree on which side of the written prompts' mean the prompt is."""
+    """Describe the second model's cross-entropy of the prompt.
+
+    It also says whether both models place the prompt on the same side of the mean of the prompts written by a
+    person.
+    """
     if best.judge_cross_entropy is None or best.fluency is None:
         return []
     seconds = [
@@ -309,27 +329,32 @@ def _test_reads(contents: RunContents) -> list[str]:
 
 
 def p_value(value: float) -> str:
-    """`p = 0.012`, and below a thousandth `p < 0.001`."""
+    """Format a p-value: `p = 0.012`, or `p < 0.001` if smaller."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
 def percent(value: float) -> str:
-    """0.312 as `31 %`."""
+    """Format a fraction as a percentage: 0.312 as `31 %`."""
     return minus(words.percent(value))
 
 
 def points(value: float) -> str:
-    """-0.53 as `−53`: percentage points with their sign."""
+    """Format a change of a rate in percentage points with a typographic sign: -0.53 as `−53`."""
     return minus(words.points(value))
 
 
 def signed(value: float) -> str:
-    """Two decimals with their sign."""
+    """Format a number with two decimals and a typographic sign."""
     return minus(words.signed(value))
 
 
 def span(interval: tuple[float | None, float | None], form) -> str:
-    """`−61 to −44`, empty when an end is missing."""
+    """Format an interval as `−61 to −44`; empty if an end is missing.
+
+    Args:
+        interval: The two ends.
+        form: Function that formats one number.
+    """
     low, high = interval
     return "" if low is None or high is None else f"{form(low)} to {form(high)}"
 

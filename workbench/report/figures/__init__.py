@@ -1,8 +1,8 @@
-"""Charts for notebooks and papers, as Altair charts: `chart.save("x.svg")` and `.save("x.png")` work without a browser.
+"""Charts for notebooks and papers as Altair charts; `chart.save("x.svg")` and "x.png" work without a browser.
 
-One file per chart. Colours can be distinguished by colour-blind readers; shape, sign or a label repeats the
-information. Each function takes a result object or its table, and returns a chart that can be changed
-further.
+There is one module per chart. Colours can be distinguished by colour-blind readers; shape, sign or a label
+repeats the information. Each function takes a result object or its table, and returns a chart that can be
+modified further.
 """
 
 from workbench.report.figures.dose_chart import dose

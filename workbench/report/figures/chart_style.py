@@ -1,4 +1,4 @@
-"""What all charts share: colours and shapes by group, labels as plain text."""
+"""Shared style of all charts: colours and shapes by group of condition, labels as plain text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workbench.report.verdict import UNKNOWN, group_of, groups_of
 with needs_extra("notebook", "drawing figures"):
     import altair as alt
 
-#: Of one chart (altair's own limit).
+#: Largest number of marks in one chart (altair's own limit).
 MOST_MARKS = 5_000
 SHAPES = {
     "found": "circle",
@@ -38,7 +38,12 @@ TITLES = GROUPS | dict([UNKNOWN])
 
 
 def by_group(channel: str, frame: pd.DataFrame) -> Any:
-    """Colour or shape by group, the same in every chart whichever groups occur."""
+    """Return the encoding of colour or shape by group of condition, equal in every chart.
+
+    Args:
+        channel: "color" or "shape".
+        frame: The chart's table, with a column `kind`.
+    """
     there = {group_of(word) for word in frame["kind"]}
     titles, values = groups_of(frame["kind"]), COLOURS if channel == "color" else SHAPES
     scale = alt.Scale(domain=list(titles.values()), range=[values[key] for key in titles])
@@ -53,7 +58,15 @@ def by_group(channel: str, frame: pd.DataFrame) -> Any:
 
 
 def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
-    """The table; UserError that says why where there is nothing to draw, or more than a picture can hold."""
+    """Return the table if it can be drawn.
+
+    Args:
+        frame: The table.
+        otherwise: Reason for the error message if the table is empty.
+
+    Raises:
+        UserError: The table is empty or has more than MOST_MARKS rows.
+    """
     if frame.empty:
         raise UserError(f"nothing to draw: {otherwise}")
     if len(frame) > MOST_MARKS:
@@ -62,10 +75,10 @@ def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
 
 
 def shown_name(name: str) -> str:
-    """A condition's name as every page and table has it."""
+    """Return a condition's name as all pages and tables display it."""
     return condition_label(str(name))
 
 
 def plain_text(value: str, limit: int = 200) -> str:
-    """A text of a run as a label: invisible characters made visible, shortened."""
+    """Convert a text of a run to a label: invisible characters made visible, at most `limit` characters."""
     return shorten(visible(str(value), spaces=False), limit)

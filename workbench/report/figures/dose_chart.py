@@ -1,4 +1,4 @@
-"""Doses and responses: the prompt's first tokens, one more at a time, against steering along the direction."""
+"""Chart of dose-response curves: the prompt's first k tokens, and steering along the direction."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ NAMES = {"prompt": "the prompt's first tokens", "steering": "steering along the 
 
 
 def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.LayerChart | alt.FacetChart:
-    """Change of the answer's log-odds over the change of the direction's reading, with 95 % intervals.
+    """Draw the change of the answer's log-odds over the change of the direction's projection.
 
-    entries: those of attribution.json, or `DoseResponse`s.
+    There is one curve for the prompt's first tokens and one for steering, both with 95 % intervals.
+
+    Args:
+        entries: The `dose` entries of attribution.json, or `DoseResponse`s.
+        width: Width of the plot in pixels.
+        height: Height of the plot in pixels.
     """
     rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]
     frame = filled(pd.DataFrame(rows), "this run has no doses")

@@ -1,4 +1,4 @@
-"""The forest plot of one comparison: the effect of each condition with its interval."""
+"""Forest plot of one comparison: the effect of each condition with its interval."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from workbench.report.verdict import group_index, group_of
 
 
 def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Change against no prompt for each condition, with its interval.
+    """Draw each condition's change against no prompt with its interval; left is less of the persona.
 
-    comparison: a `Comparison` or the content of comparison.json. unit: "log_odds", or "points" for percentage
-    points of the rate. Left is less of the persona.
+    Args:
+        comparison: A `Comparison` or the contents of comparison.json.
+        unit: "log_odds", or "points" for percentage points of the rate.
+        width: Width of the plot in pixels.
     """
     if unit not in ("log_odds", "points"):
         raise UserError(f"unknown unit {unit!r}: expected 'log_odds' or 'points'")

@@ -1,4 +1,4 @@
-"""Effects over several runs: each condition over seeds, and effects against cross-entropy or cost."""
+"""Charts over several runs: each condition's effect over seeds, and effects against cross-entropy or cost."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from workbench.statistics import over_seeds
 
 
 def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
-    """Change against no prompt for each condition over runs that differ in their seed.
+    """Draw each condition's change against no prompt, over runs that differ in their seed.
 
-    The mean with a t interval over runs, and a tick for each run; one panel a persona and sign. runs: a
-    `RunsTable`, a `SweepResult`, or the table of either (results.parquet).
+    Each condition has its mean with a t interval over runs, and a tick for each run. There is one panel per
+    persona and sign.
+
+    Args:
+        runs: A `RunsTable`, a `SweepResult`, or the table of either (results.parquet).
+        width: Width of one panel in pixels.
     """
     frame = changes_of_runs(runs)
     keys = ["persona", "sign", "shown"]
@@ -51,11 +55,17 @@ def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
 
 
 def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: int = 180) -> alt.FacetChart:
-    """Change against no prompt over what it took, a point a run and condition; one panel a persona and sign.
+    """Draw each condition's change against no prompt over its cross-entropy or its search cost.
 
-    what: "cross_entropy" (of the prompt, nats a token), or a cost of finding it on a logarithmic scale:
-    "model_calls", "token_layers", "flops", "seconds". runs: as for `seeds`. Conditions without that figure
-    (steering has no prompt, a written prompt no cost) are left out.
+    There is one point per run and condition, and one panel per persona and sign. Conditions without the
+    quantity are left out (steering has no prompt, a written prompt no cost).
+
+    Args:
+        runs: A `RunsTable`, a `SweepResult`, or the table of either.
+        what: "cross_entropy" (of the prompt, nats per token), or a search cost on a logarithmic scale:
+            "model_calls", "token_layers", "flops" or "seconds".
+        width: Width of one panel in pixels.
+        height: Height of one panel in pixels.
     """
     titles = {"cross_entropy": "cross-entropy, nats a token (left: more fluent)"} | {
         name: f"{name.replace('_', ' ')} spent" for name in COSTS
@@ -86,9 +96,13 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
 
 
 def changes_of_runs(runs: Any) -> pd.DataFrame:
-    """A row per run and condition that changed something by its words or its steering: constants' log-odds are arbitrary.
+    """Return one row per run and condition with an effect, for the charts over runs.
 
-    Numbered conditions of one kind (random directions) have one name.
+    Conditions without a prompt or steering are left out, and so are constant answers, whose log-odds are
+    arbitrary. Numbered conditions of one kind (random directions) get the same name.
+
+    Args:
+        runs: A `RunsTable`, a `SweepResult`, or the table of either.
     """
     table = (
         runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table

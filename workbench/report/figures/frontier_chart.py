@@ -1,4 +1,4 @@
-"""The frontier of one search: objective against cross-entropy."""
+"""Chart of one search's frontier: objective against cross-entropy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart | alt.FacetChart:
-    """Objective against cross-entropy of a search's prompts; the chosen one is ringed.
+    """Draw objective against cross-entropy of a search's prompts; the chosen prompt is ringed.
 
-    found: a `Frontier` or one search of search/frontier.json. Left is more fluent.
+    Left is more fluent.
+
+    Args:
+        found: A `Frontier`, or one search of search/frontier.json.
+        width: Width of the plot in pixels.
+        height: Height of the plot in pixels.
     """
     candidates = (found if isinstance(found, Mapping) else found.to_file().model_dump(mode="json"))[
         "candidates"

@@ -1,4 +1,4 @@
-"""The scan over layers: AUC and prediction of prompts' effects."""
+"""Chart of the scan over layers: how well each layer's direction separates texts and predicts effects."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ SHAPES = ["circle", "square", "triangle-up", "cross", "diamond"]
 
 
 def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart | alt.FacetChart:
-    """The layer sweep.
+    """Draw two measures of each layer's direction.
 
-    How well each layer's direction distinguishes texts (AUC) and how well its reading predicts what prompts
-    do (rank correlation). scan: a `Scan` or its table (direction.json's `table`).
+    They are how well the direction separates the persona's texts (AUC), and how well its projection predicts
+    prompts' effects (rank correlation).
+
+    Args:
+        scan: A `LayerScan`, its table, or the contents of direction.json.
+        width: Width of the plot in pixels.
+        height: Height of the plot in pixels.
     """
     table = (
         scan
@@ -58,5 +63,5 @@ def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart | a
 
 
 def _repeated(values: list[str], n: int) -> list[str]:
-    """The first n of values that go round and round."""
+    """Return the first n values of an endless repetition of the list."""
     return list(islice(cycle(values), n))

@@ -1,4 +1,4 @@
-"""The ledger as a picture: targets by prompt tokens, shaded by effect."""
+"""Heatmap of the ledger: targets by prompt tokens, coloured by effect."""
 # ruff: noqa: RUF001  (typographic signs are meant)
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.LayerChart | alt.FacetChart:
-    """Targets by prompt tokens, each row shaded by its own largest effect, the effect written into the cell.
+    """Draw the effects of prompt tokens on targets as a heatmap with the effect in each cell.
 
-    ledger: a `Ledger` or its table (attribution.parquet). Orange with + raises the row's quantity, blue with
-    − lowers it.
+    Orange with + raises the row's quantity, blue with − lowers it. Each row is shaded relative to its largest
+    effect.
+
+    Args:
+        ledger: A `Ledger` or its table (attribution.parquet).
+        estimator: The estimator whose effects are drawn.
+        rows: Largest number of targets.
     """
     table = ledger if isinstance(ledger, pd.DataFrame) else ledger.table
     if not isinstance(ledger, pd.DataFrame):

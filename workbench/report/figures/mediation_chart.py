@@ -1,4 +1,4 @@
-"""Mediation: the whole effect of the prompt, and the part through each named part of the model."""
+"""Chart of mediation: the prompt's whole effect, and the part through each direction or group of latents."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def mediation(entries: Sequence[Any], width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Broad bars: the whole effect in log-odds; narrow bars: the part through the mediator, with its 95 % interval.
+    """Draw the whole effect in log-odds (broad bars) and the part through each mediator (narrow bars).
 
-    entries: those of attribution.json, or `MediationResult`s.
+    The parts have their 95 % intervals.
+
+    Args:
+        entries: The `mediation` entries of attribution.json, or `MediationResult`s.
+        width: Width of the plot in pixels.
     """
     rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]
     frame = filled(

@@ -1,4 +1,4 @@
-"""Every test question under every condition: one tick a question."""
+"""Chart of every test question under every condition: one tick per question."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from workbench.report.verdict import group_index, group_of
 
 
 def questions(answers: Any, width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Log-odds of the answer that shows the persona, a tick a question (mean over option orders).
+    """Draw the log-odds of the answer that shows the persona, one tick per question.
 
-    More than MOST_MARKS ticks are thinned to the same questions under every condition, evenly over their
-    log-odds; the axis says how many.
+    A tick is the mean over option orders. If there are more than MOST_MARKS ticks, the same questions are
+    kept under every condition, evenly over their log-odds, and the axis says how many. Constant answers are
+    left out, because their log-odds are a convention.
 
-    answers: a `Comparison`, or the rows of evaluation.parquet. Constant answers are left out: their log-odds
-    are a convention.
+    Args:
+        answers: A `Comparison`, or the rows of evaluation.parquet.
+        width: Width of the plot in pixels.
     """
     rows = answers if isinstance(answers, pd.DataFrame) else answers.rows
     kept = rows.loc[rows["kind"] != "constant_answer"]
@@ -48,7 +50,7 @@ def questions(answers: Any, width: int = 420) -> alt.LayerChart | alt.FacetChart
 
 
 def _thinned(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """At most MOST_MARKS rows, and the title of their axis."""
+    """Return at most MOST_MARKS rows, and the title of their axis."""
     found: dict[str, list[float]] = {}
     for item, value in zip(frame["item"], frame["log_odds"], strict=True):
         found.setdefault(item, []).append(float(value))

@@ -1,4 +1,4 @@
-"""Saving a chart to a file: which formats there are, and one line for a name that is none of them."""
+"""Save a chart to a file."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from workbench.errors import UserError
 
-#: File name endings that a chart can be saved to, without a browser.
+#: File name endings of the formats that a chart can be saved in; none needs a browser.
 FORMATS = (".svg", ".png", ".pdf", ".html")
 
 
 def save_figure(chart: Any, target: str | Path) -> Path:
-    """Draws a chart into a file.
+    """Save a chart to a file, in the format of the file name's ending.
 
     Args:
         chart: A chart of `wb.figures`.
-        target: A name that ends in one of FORMATS, in a directory that exists.
+        target: A file name that ends in one of FORMATS, in an existing directory.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        UserError: Another ending, or no such directory.
+        UserError: The ending is unknown, or the directory does not exist.
 
     Example:
         >>> save_figure(wb.figures.forest(comparison), "forest.svg")  # doctest: +SKIP
@@ -33,7 +33,14 @@ def save_figure(chart: Any, target: str | Path) -> Path:
 
 
 def check_target(target: str | Path) -> Path:
-    """The path, checked before anything is computed for it; UserError as `save_figure`."""
+    """Check the file name of a chart before the chart is computed, and return its path.
+
+    Args:
+        target: The file name.
+
+    Raises:
+        UserError: The ending is unknown, or the directory does not exist.
+    """
     target = Path(target)
     if target.suffix not in FORMATS:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A run for a paper: its figures in print style, tables in LaTeX and Markdown, captions, a methods paragraph, BibTeX."""
+"""Export of a run for a paper: figures in print style, tables, captions, a methods paragraph, BibTeX."""
 
 from workbench.report.paper.export_paper import PaperFiles, export_paper
 

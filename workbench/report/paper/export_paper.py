@@ -1,4 +1,4 @@
-"""`export_paper(run)`: every figure that the run has data for, and what goes with them, in one folder."""
+"""`export_paper(run)`: write every figure that the run has data for, with tables, captions and references."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ Style = Literal["paper", "transparent"]
 
 @dataclass(frozen=True)
 class PaperFiles:
-    """What was written, and one line for each figure that the run has no data for."""
+    """Files that `export_paper` wrote.
+
+    Attributes:
+        written: Paths of the files.
+        left_out: One line for each figure that the run has no data for.
+    """
 
     written: tuple[Path, ...]
     left_out: tuple[str, ...]
@@ -38,17 +43,20 @@ def export_paper(
     width: str = "3.3in",
     formats: str = "pdf,svg,png",
 ) -> PaperFiles:
-    """A run's figures, tables, captions, methods paragraph and BibTeX.
+    """Export a run's figures, tables, captions, methods paragraph and BibTeX to a folder.
 
     Args:
         run: The run directory.
-        out: The folder; RUN/figures where it is not given.
-        style: "paper" has a white ground, "transparent" none.
-        width: Of a figure, as "3.3in", "8.4cm", "84mm" or "238pt".
-        formats: Names with commas: pdf, svg, png.
+        out: The folder; None for RUN/figures.
+        style: "paper" for a white background, "transparent" for none.
+        width: Width of a figure, as "3.3in", "8.4cm", "84mm" or "238pt".
+        formats: File formats, separated by commas: pdf, svg, png.
+
+    Returns:
+        The files that were written, and the figures that were left out.
 
     Raises:
-        UserError: Not a run, an unknown format or width, or a folder that cannot be written.
+        UserError: The directory is no run, a format or the width is unknown, or the folder cannot be written.
 
     Example:
         >>> export_paper("runs/demo-001", width="3.3in", formats="pdf").written  # doctest: +SKIP
@@ -79,7 +87,10 @@ def export_paper(
 
 
 def _figures(directory: Path, contents: RunContents) -> Iterator[tuple[str, Callable[[], tuple[Any, str]]]]:
-    """Name and a function that draws a chart, with its title. UserError in it: the run has no data for it."""
+    """Yield the name of each figure and a function that draws it and returns it with its title.
+
+    The function raises UserError if the run has no data for the figure.
+    """
     comparison, direction, inside = contents.comparison, contents.direction, contents.attribution
     yield (
         "forest",
@@ -135,7 +146,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _labelled(table: pd.DataFrame, contents: RunContents) -> pd.DataFrame:
-    """The ledger with what users call its latents."""
+    """Return the ledger's table with users' labels of latents."""
     names = {
         f"latent {latent}": f"latent {latent}: {shorten(entry.label, 40)}"
         for latent, entry in contents.labels.items()
@@ -144,7 +155,7 @@ def _labelled(table: pd.DataFrame, contents: RunContents) -> pd.DataFrame:
 
 
 def _texts(folder: Path, contents: RunContents) -> list[Path]:
-    """Tables, captions, methods and BibTeX."""
+    """Write tables, captions, methods and BibTeX."""
     told, (paragraph, cited) = captions(contents), methods(contents)
     version = contents.manifest.versions.get("persona-workbench", "") if contents.manifest else ""
     texts = {

@@ -1,4 +1,4 @@
-"""The methods paragraph and the captions, from the manifest and the files of a run: nothing in them is written by hand."""
+"""Methods paragraph and figure captions, generated from the manifest and the other files of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.report.load_run import RunContents
 from workbench.report.paper.tables import latex
 from workbench.schema import ComparisonFile, SearchFile
 
-#: Search methods as a paper names them.
+#: Names of the search methods in a paper.
 METHOD_NAMES = {
     "epo": "EPO",
     "gcg": "GCG",
@@ -21,12 +21,19 @@ METHOD_NAMES = {
     "randomsearch": "random search",
     "sentences": "a search over sentences",
 }
-#: A citation in a text before it is escaped for LaTeX.
+#: Form of a citation in a text that is not yet escaped for LaTeX.
 _CITED = re.compile(r"\[\[([\w\\]+)\]\]")
 
 
 def methods(contents: RunContents) -> tuple[str, list[str]]:
-    """The paragraph in LaTeX, with its citations, and the keys that it cites."""
+    """Write the methods paragraph in LaTeX.
+
+    Args:
+        contents: Files of the run.
+
+    Returns:
+        The paragraph with its citations, and the BibTeX keys that it cites.
+    """
     comparison, manifest = contents.comparison, contents.manifest
     cited = ["resga", "persona_workbench", "transformer_lens"]
     versions = manifest.versions if manifest else {}
@@ -86,7 +93,10 @@ def _questions(comparison: ComparisonFile) -> list[str]:
 
 
 def _searches(method: str, searches: Mapping[str, SearchFile]) -> str:
-    """`The searches RESGA (2.4e+11 FLOPs) and SAEGA (2.4e+11 FLOPs) used EPO.`, of one method."""
+    """Describe the searches of one method in one sentence.
+
+    Example: `The searches RESGA (2.4e+11 FLOPs) and SAEGA (2.4e+11 FLOPs) used EPO.`
+    """
     costs = {
         condition_label(name): search.cost.flops if search.cost else None for name, search in searches.items()
     }
@@ -97,7 +107,7 @@ def _searches(method: str, searches: Mapping[str, SearchFile]) -> str:
 
 
 def captions(contents: RunContents) -> dict[str, str]:
-    """What each figure shows, with estimator and scale."""
+    """Write the caption of each figure by the figure's name, with estimator and scale."""
     comparison = contents.comparison
     found = {
         "layers": "AUC of distinguishing the persona's texts (solid) and rank correlation of the reading with what prompts do (dashed), by layer.",

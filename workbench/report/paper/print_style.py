@@ -1,4 +1,4 @@
-"""Charts in print: an exact total width, white or no ground, small type, no label cut, and PDF with embedded fonts (by vl-convert)."""
+"""Charts in print style: exact total width, small type, no cut labels, PDF with embedded fonts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ with needs_extra("notebook", "drawing figures"):
     import vl_convert
 
 FORMATS = ("pdf", "svg", "png")
-#: Points of one unit, by its name in `--width`.
+#: Number of points in one unit, by the unit's name in `--width`.
 UNITS = {"in": 72.0, "cm": 72.0 / 2.54, "mm": 7.2 / 2.54, "pt": 1.0}
-#: Dots of an inch in PNG.
+#: Resolution of PNG files in dots per inch.
 PPI = 300
-#: Height in print as a fraction of that on a screen, where type is larger.
+#: Height in print as a fraction of the height on a screen, where type is larger.
 HEIGHT = 0.55
-#: The narrowest cell of a heatmap, in points, that holds a figure.
+#: Smallest width of a heatmap's cell, in points, in which the effect is written.
 NARROWEST_CELL = 26
 FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
 
 
 def points_of(width: str) -> float:
-    """A width such as "3.3in" in points.
+    """Convert a width such as "3.3in" to points.
+
+    Args:
+        width: A number with the unit in, cm, mm or pt.
+
+    Raises:
+        UserError: The width is not of this form, or not from 3.3 to 20 inches.
 
     Example:
         >>> round(points_of("3.3in"), 1), round(points_of("8.4cm"), 1)
@@ -33,7 +39,7 @@ def points_of(width: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(in|cm|mm|pt)\s*", width)
     points = float(found[1]) * UNITS[found[2]] if found else 0.0
-    if not 237 <= points <= 1440:  # narrower ones have no room for their labels
+    if not 237 <= points <= 1440:  # narrower figures have no room for their labels
         raise UserError(
             f"expected a width from 3.3 to 20 inches, as 3.3in, 8.4cm, 84mm or 238pt, found {width!r}"
         )
@@ -41,7 +47,14 @@ def points_of(width: str) -> float:
 
 
 def formats_of(text: str) -> tuple[str, ...]:
-    """Names of formats from a list with commas. UserError for another one."""
+    """Split a comma-separated list of formats.
+
+    Args:
+        text: Names of FORMATS, separated by commas.
+
+    Raises:
+        UserError: A format is unknown, or there is none.
+    """
     names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
@@ -52,7 +65,14 @@ def formats_of(text: str) -> tuple[str, ...]:
 
 
 def printed(chart: Any, title: str, width: float, transparent: bool = False) -> dict[str, Any]:
-    """A chart's Vega-Lite specification in print style. width: of the whole figure, in points."""
+    """Convert a chart to a Vega-Lite specification in print style.
+
+    Args:
+        chart: The chart.
+        title: Title above the chart.
+        width: Width of the whole figure in points.
+        transparent: Whether to leave out the white background.
+    """
     spec = _restyled(chart.to_dict(), width)
     spec |= {
         "width": width,
@@ -94,7 +114,15 @@ def printed(chart: Any, title: str, width: float, transparent: bool = False) -> 
 
 
 def save_printed(spec: dict[str, Any], target: Path) -> Path:
-    """Draws a specification into a .pdf, .svg or .png file."""
+    """Save a Vega-Lite specification as a .pdf, .svg or .png file.
+
+    Args:
+        spec: The specification.
+        target: The file.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     kind = target.suffix.removeprefix(".")
     try:
         if kind == "svg":
@@ -109,7 +137,7 @@ def save_printed(spec: dict[str, Any], target: Path) -> Path:
 
 
 def _restyled(node: Any, width: float) -> Any:
-    """Legends below the chart, marks and their texts as small as print has them; figures only in cells that hold them."""
+    """Move legends below the chart, make marks and texts smaller, drop texts that do not fit in cells."""
     if isinstance(node, list):
         return [_restyled(entry, width) for entry in node]
     if not isinstance(node, dict):
@@ -146,7 +174,7 @@ def _restyled(node: Any, width: float) -> Any:
 
 
 def _sort_of(layers: list[dict[str, Any]]) -> list[str] | None:
-    """The columns of a heatmap: the order that its first layer with text gives its x axis."""
+    """Return a heatmap's columns, from the x axis of the first layer with text; None for other charts."""
     for layer in layers:
         if layer.get("mark", {}).get("type") == "text":
             found = layer.get("encoding", {}).get("x", {}).get("sort")

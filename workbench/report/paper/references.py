@@ -1,4 +1,4 @@
-"""BibTeX of what a run used; `methods_text` says which entries it cites."""
+"""BibTeX entries of what a run used; `methods_text` decides which ones are cited."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ ENTRIES = {
 
 
 def bibliography(keys: Iterable[str], version: str) -> str:
-    """The entries of these keys, in the order of ENTRIES."""
+    """Return the BibTeX entries of some keys, in the order of ENTRIES.
+
+    Args:
+        keys: Keys of ENTRIES.
+        version: Version of the workbench for its own entry.
+    """
     wanted = set(keys)
     return (
         "\n\n".join(entry.replace("VERSION", version) for key, entry in ENTRIES.items() if key in wanted)

@@ -1,4 +1,4 @@
-"""The comparison as a table for a paper: LaTeX (booktabs) and Markdown from the same rows."""
+"""The comparison as a table for a paper, in LaTeX (booktabs) and in Markdown from the same rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LATEX = {
 
 
 def table_rows(comparison: ComparisonFile) -> list[tuple[str, ...]]:
-    """One row a condition, as texts."""
+    """Return one table row per condition as texts, with the columns HEADS."""
     rows = []
     for entry in comparison.conditions:
         found = None if entry.name == comparison.baseline else entry.difference(comparison.baseline)
@@ -42,7 +42,12 @@ def table_rows(comparison: ComparisonFile) -> list[tuple[str, ...]]:
 
 
 def latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A booktabs table; every text escaped."""
+    """Format rows as a booktabs table with all text escaped.
+
+    Args:
+        rows: Result of `table_rows`.
+        caption: Caption of the table.
+    """
     head = " & ".join(map(latex, HEADS))
     body = "\n".join("  " + " & ".join(map(latex, row)) + r" \\" for row in rows)
     begin = [
@@ -65,7 +70,12 @@ def latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]], caption: str) -> str:
-    """The table in Markdown; bars and line ends in a text cannot end its cell."""
+    """Format rows as a Markdown table; bars and other special characters in a text are escaped.
+
+    Args:
+        rows: Result of `table_rows`.
+        caption: Text below the table.
+    """
     lines = [
         f"| {' | '.join(HEADS)} |",
         f"|{'---|' * len(HEADS)}",
@@ -75,7 +85,7 @@ def markdown_table(rows: Sequence[Sequence[str]], caption: str) -> str:
 
 
 def latex(text: str) -> str:
-    """A text that LaTeX prints as it is; a minus before a digit is one."""
+    """Escape a text so that LaTeX prints it unchanged; a hyphen before a digit becomes a minus sign."""
     escaped = "".join(_LATEX.get(character, character) for character in text)
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
 
