@@ -1,4 +1,4 @@
-"""Run directories, and files that are whole or absent: atomic writing, checked reading."""
+"""Run directories, atomic writing of their files, and checked reading of any file."""
 
 from workbench.runs.atomic_writing import (
     finite,

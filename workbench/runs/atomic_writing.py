@@ -1,4 +1,4 @@
-"""Writing a file so that a reader or a crash meets the old one or the new one, never half of one.
+"""Write files atomically: a reader or a crash finds the old file or the new one, never a part of it.
 
 1. The bytes go to a new file of a random name in the same directory (a rename is atomic only inside one file
    system).
@@ -6,7 +6,8 @@
 3. It is renamed over the old one (os.replace), and the directory is flushed too, so that the name survives a
    power cut.
 
-`reached` is called between the steps; it does nothing, and a test replaces it with a kill at a named point.
+`reached` is called between the steps. It does nothing; crash tests replace it to kill the process at a named
+point.
 """
 
 from __future__ import annotations
@@ -35,14 +36,21 @@ POINTS = ("begun", "opened", "written", "synced", "renamed")
 
 
 def reached(point: str) -> None:
-    """A named point between two steps (POINTS); does nothing but let a crash test stop the process there."""
+    """Mark a point between two steps (one of POINTS); crash tests replace it to stop the process."""
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all. UserError where the place cannot be written to.
+    """Write a file atomically.
 
-    A device or a pipe is written to as it is: renaming over /dev/null would take it away from the whole
-    machine, where the user may do that.
+    A device or a pipe is written to directly, since renaming over it (such as /dev/null) would replace it for
+    the whole machine.
+
+    Args:
+        path: The file.
+        data: Its new content.
+
+    Raises:
+        UserError: The file cannot be written.
     """
     path = Path(path)
     if _is_device(path):
@@ -67,9 +75,15 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def writable_directory(out: str | Path) -> Path:
-    """The directory to write to, made where it is missing; what takes long calls this first.
+    """Return the absolute path of a directory to write to, and make the directory if it is missing.
 
-    UserError where `out` is a file or cannot be made.
+    Long computations call this first, so that they fail early.
+
+    Args:
+        out: The directory.
+
+    Raises:
+        UserError: `out` is a file, or the directory cannot be made.
     """
     path = Path(out).expanduser().absolute()
     try:
@@ -82,10 +96,10 @@ def writable_directory(out: str | Path) -> Path:
 
 
 def _is_device(path: Path) -> bool:
-    """Is the path a device, a pipe or a socket, or a name that the system gives to one (/dev/stdout, whatever that is now)?
+    """Whether a path is a device, a pipe or a socket, or a system name for one (such as /dev/stdout).
 
-    A link elsewhere is none, whatever it leads to: it is replaced, so that a run of somebody else writes to
-    nothing outside.
+    A link elsewhere is not, whatever it leads to: it is replaced, so that somebody else's run directory
+    cannot make this process write outside it.
     """
     place = path.absolute()
     if place.parent == Path("/dev") or place.parts[:2] == ("/", "proc"):
@@ -98,21 +112,25 @@ def _is_device(path: Path) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """UTF-8 text, whole or not at all."""
+    """Write text as UTF-8, atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """JSON with a stable layout (indented, in the order given).
+    """Write JSON with a stable layout (indented, keys in the given order), atomically.
 
-    numpy numbers become plain ones; NaN and infinity, which JSON does not have, raise ValueError: write None
+    numpy numbers become plain ones. NaN and infinity, which JSON does not have, raise ValueError; use None
     for a missing figure.
+
+    Args:
+        path: The file.
+        value: Plain values, numpy values, paths and pydantic models.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """The same nested lists and mappings with None for every number that JSON does not have (NaN, infinities)."""
+    """Copy nested lists and mappings, with None for numbers that JSON does not have (NaN, infinities)."""
     if isinstance(value, Mapping):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -123,7 +141,7 @@ def finite(value: Any) -> Any:
 
 
 def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
-    """A table as Parquet, without its index."""
+    """Write a table as Parquet, without its index, atomically."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     write_bytes(path, buffer.getvalue())
@@ -132,7 +150,7 @@ def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Named tensors (moved to the CPU, made contiguous) with text metadata."""
+    """Write named tensors with text metadata, atomically; tensors are moved to the CPU first."""
     import torch  # here, not above: a reader of reports and manifests does not wait for torch
     from safetensors.torch import save
 
@@ -141,7 +159,7 @@ def write_safetensors(
 
 
 def _in_one_order(data: bytes) -> bytes:
-    """A safetensors file with its metadata sorted: the library writes them in another order in every process."""
+    """Sort the metadata of a safetensors file, since the library's order differs between processes."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     if "__metadata__" in header:

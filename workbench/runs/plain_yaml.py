@@ -1,8 +1,8 @@
-"""YAML of plain values only: what a user writes in a study or persona file.
+"""Read YAML of plain values only, as users write it in study and persona files.
 
-No tags (only numbers, text, lists and tables are made), no aliases (a few lines of them unfold to gigabytes),
-no repeated keys (all but the last would be lost silently), no half characters. An error names the file and
-the line.
+Refused are tags (so that only numbers, text, lists and tables are made), aliases (a few lines of them expand
+to gigabytes), repeated keys (all but the last would be lost silently), and halves of surrogate pairs. Errors
+name the file and the line.
 """
 
 from __future__ import annotations
@@ -17,18 +17,34 @@ from workbench.runs.safe_reading import MEBIBYTE, read_text
 from workbench.text_forms import join_surrogates, lone_surrogate
 
 LONGEST_NUMBER = 4096
-#: Characters of a YAML text: more take longer than the second or two that a reader may. JSON Lines and CSV
-#: are read a hundred times faster.
+#: Largest number of characters of a YAML text, which takes a second or two to parse. JSON Lines and CSV are
+#: read a hundred times faster.
 LONGEST_TEXT = 256 * 1024
 
 
 def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
-    """The value of a YAML file of plain values; None for an empty one."""
+    """Read the value of a YAML file of plain values; None for an empty file.
+
+    Args:
+        path: The file.
+        limit: Largest size in bytes.
+
+    Raises:
+        UserError: The file cannot be read, or is not YAML of plain values.
+    """
     return parse_yaml(read_text(path, limit), str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of YAML text; `where` names its place in an error."""
+    """Parse YAML text of plain values.
+
+    Args:
+        text: The text.
+        where: Its file or place, for errors.
+
+    Raises:
+        UserError: The text is too long or is not YAML of plain values; the message names the line.
+    """
     if len(text) > LONGEST_TEXT:
         raise UserError(
             f"{where}: expected at most {LONGEST_TEXT:,} characters of YAML, found {len(text):,}: give rows as JSON Lines or CSV"

@@ -1,9 +1,9 @@
 """A run directory: one study's files, its manifest and its log.
 
-Files are written whole (`writing`). manifest.json says with what the run was made (versions, device, seeds,
-hashes, git revision), which stages are done, how long each took and which files it left, and how often a test
-split was read. A stage is done when the manifest says so and its files still have the hashes noted then; the
-mark is the last thing that is written, so that a crash inside a stage means only that it runs again.
+Files are written atomically (`atomic_writing`). manifest.json records how the run was made (versions, device,
+seeds, hashes, git revision), which stages are done, how long each took, which files it wrote, and how often a
+test split was read. A stage is done if the manifest says so and its files still have the recorded hashes.
+This mark is written last, so a crash inside a stage only means that the stage runs again.
 """
 
 from __future__ import annotations
@@ -47,9 +47,14 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A directory that holds one run. All of its state is on the disk; two values of the same path are the same run.
+    """A directory with one run.
 
-    made: Directories that `create` made for it, the innermost first; None for a run that was there before.
+    All of its state is on the disk; two objects of the same path are the same run.
+
+    Attributes:
+        path: The directory.
+        made: Directories that `create` made for the run, the innermost first; None for a run that existed
+            before.
     """
 
     path: Path
@@ -57,10 +62,15 @@ class RunDirectory:
 
     @classmethod
     def create(cls, out: str | Path, resume: bool = False) -> RunDirectory:
-        """A new run at `out`, or the run that is there with `resume`.
+        """Make a new run directory, or open an existing run to resume it.
 
-        UserError if `out` holds anything and `resume` is not set, holds something that is no run of this
-        version, or cannot be written to.
+        Args:
+            out: The directory.
+            resume: Whether a run that is already in the directory is opened.
+
+        Raises:
+            UserError: The directory is not empty and `resume` is False, its content is not a run of this
+                version, or it cannot be written to.
         """
         missing = _missing(out)
         path = writable_directory(out)
@@ -82,7 +92,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """The run at `path`, to read from it. UserError if there is none of this version."""
+        """Open a run to read from it; UserError if there is no run of this version."""
         run = cls(Path(path).expanduser().absolute())
         if not run.path.is_dir():
             raise UserError(
@@ -93,9 +103,16 @@ class RunDirectory:
 
     @classmethod
     def next_numbered(cls, root: str | Path, stem: str) -> RunDirectory:
-        """A new run at root/stem-001, -002, ....
+        """Make a new run at root/stem-001, root/stem-002 and so on.
 
-        One more than the highest that is there, also between two processes at once.
+        The number is one more than the highest that exists, also if two processes do this at once.
+
+        Args:
+            root: Directory of the runs.
+            stem: Name before the number: letters, digits, '_', '.' and '-', the first a letter or digit.
+
+        Raises:
+            UserError: The stem has other characters, or the directory cannot be written to.
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
             raise UserError(
@@ -116,9 +133,10 @@ class RunDirectory:
         return replace(cls.create(path), made=(path, *missing))
 
     def discard_if_unused(self) -> None:
-        """Removes what `create` made, files and directories, if no stage was begun: a study that is refused leaves nothing.
+        """Remove the files and directories that `create` made, if no stage was begun.
 
-        A run that was there before stays as it is, and so does a directory that somebody else made or uses.
+        So a study that is refused leaves nothing. A run that existed before is not changed, and directories
+        that others made or use are not removed.
         """
         if self.made is None:
             return
@@ -132,7 +150,14 @@ class RunDirectory:
                     directory.rmdir()
 
     def file(self, name: str) -> Path:
-        """The path of a file of the run; its directory is made. UserError for a name that leaves the run directory."""
+        """Return the path of a file of the run, and make its directory.
+
+        Args:
+            name: Path inside the run directory.
+
+        Raises:
+            UserError: The name leads out of the run directory, or its directory cannot be made.
+        """
         path = (self.path / name).resolve()
         if not path.is_relative_to(self.path.resolve()) or path == self.path.resolve():
             raise UserError(f"{name!r} leaves the run directory {self.path}")
@@ -143,9 +168,10 @@ class RunDirectory:
         return path
 
     def manifest(self) -> RunManifest:
-        """The manifest as it is on the disk now.
+        """Read the manifest from the disk.
 
-        UserError if it is missing, half written, edited out of shape or of another version.
+        Raises:
+            UserError: The manifest is missing, damaged, out of shape or of another version.
         """
         path = self.path / "manifest.json"
         if not path.is_file():
@@ -159,7 +185,14 @@ class RunDirectory:
         hashes: Mapping[str, str] | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add to the manifest; entries of the same name are replaced."""
+        """Add entries to the manifest; entries of the same name are replaced.
+
+        Args:
+            device: Device of the run; None keeps the recorded one.
+            seeds: Seeds by name.
+            hashes: Hashes of models and data by name.
+            notes: Values that were resolved once, such as batch sizes.
+        """
         old = self.manifest()
         self._save(
             old.model_copy(
@@ -173,7 +206,11 @@ class RunDirectory:
         )
 
     def done(self, stage: str) -> bool:
-        """True if the stage ended before. UserError if a file that it left is gone or was changed since."""
+        """Whether a stage was completed and its files are unchanged.
+
+        Raises:
+            UserError: A file of the completed stage is missing or was changed.
+        """
         entry = self.manifest().stages.get(stage)
         for name, expected in (entry.files if entry else {}).items():
             path = self.file(name)
@@ -188,7 +225,14 @@ class RunDirectory:
     def mark_done(
         self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None
     ) -> None:
-        """Note that a stage ended, after `seconds` and `flops`, and left `files` (names inside the run, which are hashed)."""
+        """Record in the manifest that a stage was completed.
+
+        Args:
+            stage: Name of the stage.
+            seconds: Wall-clock time.
+            files: Files that it wrote, as paths inside the run; their hashes are recorded.
+            flops: The model's FLOPs; None if they were not counted.
+        """
         old, hashes = self.manifest(), {name: file_hash(self.file(name)) for name in files}
         memory, versions = _peak_memory(), own_versions()
         entry = StageRecord(
@@ -205,9 +249,12 @@ class RunDirectory:
     def stage(
         self, name: str, files: Sequence[str] = (), counted: Callable[[], float] | None = None
     ) -> Iterator[None]:
-        """Time what is inside; at its end the stage is marked done and logged. An error inside leaves no mark.
+        """Time a stage; mark it done and log it at the end of the `with` block, unless an error occurs.
 
-        counted: a running count of FLOPs; what it grows by inside is noted.
+        Args:
+            name: Name of the stage.
+            files: Files that it writes, as paths inside the run.
+            counted: Function that returns a running count of FLOPs; its increase is recorded.
         """
         self.log("begin", {"stage": name})
         _reset_peak_memory()
@@ -218,7 +265,10 @@ class RunDirectory:
         self.log("done", {"stage": name, "seconds": round(seconds, 3)})
 
     def note_times(self, times: TimingsFile) -> None:
-        """Add to timings.json; entries of the same name are replaced. The manifest has no hash of it."""
+        """Add times to timings.json; entries of the same name are replaced.
+
+        The manifest has no hash of this file.
+        """
         old = read_timings(self.path)
         searches, conditions = {**old.searches, **times.searches}, {**old.conditions, **times.conditions}
         merged = TimingsFile(
@@ -227,14 +277,21 @@ class RunDirectory:
         write_run_file(self.file("timings.json"), merged)
 
     def count_test_read(self) -> int:
-        """Count one reading of a test split; returns how many there were, this one included."""
+        """Count one reading of a test split in the manifest, and return the number of readings so far."""
         old = self.manifest()
         self._save(old.model_copy(update={"test_reads": old.test_reads + 1}))
         self.log("test split read", {"count": old.test_reads + 1})
         return old.test_reads + 1
 
     def log(self, event: str, fields: Mapping[str, Any] | None = None) -> None:
-        """Append one line to log.jsonl: time (UTC), event, fields. A line that a crash cut off is closed first."""
+        """Append one line to log.jsonl: time (UTC), event, fields.
+
+        A line that a crash cut off is ended first.
+
+        Args:
+            event: What happened.
+            fields: More entries of the line.
+        """
         line = (
             json.dumps({"time": _now(), "event": event, **(fields or {})}, ensure_ascii=False, default=str)
             + "\n"
@@ -250,7 +307,7 @@ class RunDirectory:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl; a line that a crash cut off is left out."""
+        """Return the entries of log.jsonl; a line that a crash cut off is left out."""
         path = self.path / "log.jsonl"
         entries = []
         for line in read_text(path).split("\n") if path.exists() else []:
@@ -260,10 +317,14 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self, patience: float = 1.0) -> Iterator[None]:
-        """Hold the run for this process.
+        """Lock the run for this process while the `with` block runs; the lock ends with the process.
 
-        UserError if another one holds it for longer than `patience` seconds (a look whether it is free holds
-        it for a moment); the lock goes with the process, however it ends.
+        Args:
+            patience: Seconds to wait for another process that holds the lock (`is_held` holds it for a
+                moment).
+
+        Raises:
+            UserError: Another process holds the lock for longer.
         """
         end = time.monotonic() + patience
         try:
@@ -284,7 +345,7 @@ class RunDirectory:
             yield
 
     def is_held(self) -> bool:
-        """Does a process write to the run now? A lock that cannot be opened counts as held."""
+        """Whether a process writes to the run now; a lock that cannot be opened counts as held."""
         try:
             with self.lock(patience=0.0):
                 return False
@@ -296,7 +357,11 @@ class RunDirectory:
         self._save(RunManifest(created=_now(), versions=versions, git=git_revision()))
 
     def other_versions(self) -> list[str]:
-        """What finished stages were made with and this process does not have, one line for each package (or "git", the checkout's commit)."""
+        """List versions of packages or code that differ between finished stages and this process.
+
+        Returns:
+            One line for each package, or for "git" (the checkout's commit).
+        """
         manifest, now = self.manifest(), own_versions()
         found: dict[tuple[str, str], list[str]] = {}
         for stage, record in manifest.stages.items():
@@ -320,16 +385,19 @@ class RunDirectory:
 
 @cache
 def own_versions() -> dict[str, str]:
-    """Versions of Python, of the packages that figures depend on, and of the workbench's own code ("git"), as this process has them."""
+    """Return the versions of Python, of the packages that affect results, and of the workbench's code.
+
+    The last is the checkout's commit under the name "git".
+    """
     packages = {name: _version(name) for name in PACKAGES}
     return {"python": platform.python_version(), **packages, "git": git_revision() or "no checkout"}
 
 
 @cache
 def git_revision() -> str | None:
-    """The commit of the workbench's own checkout, with "+changes" if files differ from it.
+    """Return the commit of the workbench's own checkout, with "+changes" if tracked files differ from it.
 
-    None where it is no checkout.
+    None if the workbench is not in a checkout.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -365,7 +433,7 @@ def _number(name: str, stem: str) -> int:
 
 
 def _missing(path: str | Path) -> tuple[Path, ...]:
-    """The directory and those above it that do not exist, the innermost first."""
+    """List the directory and its parents that do not exist, the innermost first."""
     place = Path(path).expanduser().absolute()
     return tuple(
         one for one in (place, *place.parents) if not os.path.exists(one)
@@ -373,7 +441,7 @@ def _missing(path: str | Path) -> tuple[Path, ...]:
 
 
 def _is_debris(entry: Path) -> bool:
-    """What a crash or a lock may leave in a directory that holds no run yet."""
+    """Whether an entry is what a crash or a lock may leave in a directory without a run."""
     return entry.name == ".lock" or (entry.name.startswith(".") and entry.name.endswith(TEMPORARY))
 
 
@@ -384,7 +452,7 @@ def _last_byte(path: Path) -> bytes:
 
 
 def _peak_memory() -> float:
-    """MB that the process held at most since the last reset (since its start where the system resets nothing)."""
+    """Largest memory of the process in MB since the last reset, or since its start if there is no reset."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1e3, 1)
@@ -393,7 +461,10 @@ def _peak_memory() -> float:
 
 
 def _reset_peak_memory() -> None:
-    """Linux counts the peak anew from here (proc(5): clear_refs, 5); what was freed before goes back to the system, where the allocator can."""
+    """Reset Linux's peak-memory counter (proc(5): clear_refs, 5).
+
+    Freed memory is returned to the system first, if the allocator can.
+    """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):
@@ -405,13 +476,13 @@ def _now() -> str:
 
 
 def _opened_here(path: Path, flags: int = 0) -> int:
-    """A file of the run, opened to be written to and made where it is missing; a link is not followed out of the run (OSError)."""
+    """Open a file of the run for writing, and make it if it is missing; OSError for a link."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o666)
 
 
 @contextlib.contextmanager
 def _closing(descriptor: int) -> Iterator[None]:
-    """Closes a descriptor at the end; no file object, which a pipe could not be."""
+    """Close a descriptor at the end of the `with` block; a file object would not work for a pipe."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Reading and writing the files of a run directory through their models (`workbench.schema`)."""
+"""Read and write the files of a run directory through their pydantic models (`workbench.schema`)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ FileKind = TypeVar("FileKind", bound=RunFile)
 
 
 def write_run_file(path: str | Path, file: RunFile) -> None:
-    """A JSON file of a run, whole or not at all."""
+    """Write a JSON file of a run, atomically."""
     write_json(path, file.to_json())
 
 
 def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
-    """A JSON file of a run.
+    """Read a JSON file of a run into its model.
 
     Args:
-        path: the file.
-        kind: its model, such as `ComparisonFile`.
+        path: The file.
+        kind: Its model, such as `ComparisonFile`.
 
     Returns:
-        The file as this version has it.
+        The file, migrated to this version's schema.
 
     Raises:
-        UserError: one line for a file that is missing, not whole, of another schema version (it says which
-            version of the workbench reads it), or out of shape (it names the field).
+        UserError: The file is missing, damaged, of an unknown schema version (the message names the workbench
+            version that reads it), or out of shape (it names the field).
 
     Example:
         >>> read_run_file("runs/demo-001/comparison.json", ComparisonFile).persona
@@ -53,15 +53,32 @@ def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
 def salvage_run_file(
     path: str | Path, kind: type[FileKind], limit: int = 256 * MEBIBYTE
 ) -> tuple[FileKind, dict[str, str]]:
-    """The same, without the fields that do not fit and may be missing; and why each of them was left out.
+    """Read a JSON file of a run, but leave out optional fields that do not fit.
 
-    Half characters stay: pages show them by their code points.
+    Halves of surrogate pairs are kept; pages show their code points.
+
+    Args:
+        path: The file.
+        kind: Its model, such as `ComparisonFile`.
+        limit: Largest size in bytes.
+
+    Returns:
+        The file, and the reason for each field that was left out.
     """
     return kind.salvaged(read_entry(path, limit, whole=False))
 
 
 def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE, whole: bool = True) -> dict[str, Any]:
-    """The content of a JSON file of a run, migrated to this version's schema. whole: half characters are a UserError."""
+    """Read the content of a JSON file of a run, migrated to this version's schema.
+
+    Args:
+        path: The file.
+        limit: Largest size in bytes.
+        whole: Whether halves of surrogate pairs are refused.
+
+    Raises:
+        UserError: The file cannot be read, is not JSON, or is of an unknown schema version.
+    """
     text = read_text(path, limit)
     value = parse_json(text, str(path))
     if (
@@ -72,7 +89,16 @@ def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE, whole: bool = True
 
 
 def write_table(path: str | Path, frame: pd.DataFrame, kind: type[TableRow]) -> None:
-    """A table of a run. ValueError where its columns are not those of `kind`, or its first row does not fit."""
+    """Write a table of a run as Parquet.
+
+    Args:
+        path: The file.
+        frame: The table.
+        kind: Model of its rows.
+
+    Raises:
+        ValueError: The columns are not those of `kind`, or the first row does not fit.
+    """
     kind.check_columns(frame.columns)
     for row in frame.head(1).to_dict("records"):
         kind.model_validate(
@@ -82,7 +108,15 @@ def write_table(path: str | Path, frame: pd.DataFrame, kind: type[TableRow]) -> 
 
 
 def read_table(path: str | Path, kind: type[TableRow]) -> pd.DataFrame:
-    """A table of a run with at least the columns that `kind` needs, under the names of this version."""
+    """Read a table of a run; columns that were renamed since get their new names.
+
+    Args:
+        path: The Parquet file.
+        kind: Model of its rows.
+
+    Raises:
+        UserError: The file cannot be read, or lacks a required column.
+    """
     frame = read_parquet(path)
     frame = frame.rename(
         columns={old: new for old, new in RENAMED_COLUMNS.items() if new not in frame.columns}
@@ -96,7 +130,10 @@ def read_table(path: str | Path, kind: type[TableRow]) -> pd.DataFrame:
 
 
 def read_timings(directory: Path) -> TimingsFile:
-    """timings.json of a run; an empty one where it is missing or damaged, since nothing but tables of times depends on it."""
+    """Read timings.json of a run; an empty one if it is missing or damaged.
+
+    Only tables of times depend on this file.
+    """
     try:
         return salvage_run_file(directory / "timings.json", TimingsFile)[0]
     except (UserError, ValidationError):
@@ -104,7 +141,7 @@ def read_timings(directory: Path) -> TimingsFile:
 
 
 def _writer(path: Path) -> str | None:
-    """The version of the workbench that made the run, from the manifest next to the file or above it."""
+    """Version of the workbench that made the run, from the manifest next to the file or above it."""
     for directory in path.parents[:2]:
         try:
             content = json.loads((directory / "manifest.json").read_bytes())

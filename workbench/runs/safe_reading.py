@@ -1,8 +1,8 @@
-"""Reading files that may be half written, edited by hand, of another version, or hostile.
+"""Read files that may be incomplete, edited by hand, of another version, or hostile.
 
-Every reader checks before it uses: size, encoding, syntax, the version of the schema, and for tensors the
-header (its size, every dtype, shape and byte range) and the finiteness of the numbers. What fails is one
-UserError that names the file and what is wrong with it. Nothing is ever unpickled.
+Every reader checks a file before it is used: size, encoding, syntax, schema version, and for tensors the
+header (its size, every dtype, shape and byte range) and the finiteness of the numbers. A fault gives one
+UserError that names the file and the fault. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEBIBYTE = 1 << 20
-#: Rows and bytes of a Parquet table once it is unpacked.
+#: Largest number of rows and bytes of an unpacked Parquet table.
 LARGEST_ROWS, LARGEST_TABLE = 20_000_000, 1024 * MEBIBYTE
-#: Bytes that a cell of a pandas table takes at most apart from its text, and one that holds a list: Arrow's
-#: may take one bit, or none.
+#: Most bytes of a cell in a pandas table, without its text, and of a cell with a list (in Arrow a cell may
+#: take one bit or none).
 CELL, NESTED_CELL = 16, 160
 DTYPE_BYTES = {
     "F64": 8,
@@ -46,7 +46,7 @@ DTYPE_BYTES = {
 
 
 def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes."""
+    """Read the bytes of a regular file; UserError if there is none or it is larger than `limit` bytes."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -68,7 +68,16 @@ def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
 
 
 def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
-    """UTF-8 text (byte order marks before it are dropped). UserError names the line of the first byte that is not UTF-8."""
+    """Read UTF-8 text, without byte order marks before it.
+
+    Args:
+        path: The file.
+        limit: Largest size in bytes.
+
+    Raises:
+        UserError: The file cannot be read or is not UTF-8; the message names the line of the first wrong
+            byte.
+    """
     data = read_bytes(path, limit)
     try:
         return data.decode("utf-8").lstrip("\ufeff")
@@ -80,9 +89,15 @@ def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
 
 
 def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * MEBIBYTE) -> Any:
-    """The value of a JSON file.
+    """Read the value of a JSON file.
 
-    With `schema`, an object whose "schema" is that number: another version is a UserError.
+    Args:
+        path: The file.
+        schema: Required value of the key "schema" of the file's object; None for no check.
+        limit: Largest size in bytes.
+
+    Raises:
+        UserError: The file cannot be read, is not JSON, or has another schema.
     """
     value = parse_json(read_text(path, limit), str(path))
     if schema is not None:
@@ -95,7 +110,15 @@ def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * ME
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A Parquet table; `columns` must all be there (others are kept)."""
+    """Read a Parquet table.
+
+    Args:
+        path: The file.
+        columns: Required columns; others are kept.
+
+    Raises:
+        UserError: The file cannot be read or is damaged, a column is missing, or the table is too large.
+    """
     data = read_bytes(path)
     try:
         frame = _table_within(path, data)
@@ -121,7 +144,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.D
 
 
 def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
-    """The table, read in small batches: a few compressed bytes may expand to terabytes."""
+    """Read a table in small batches, with a size limit; a few compressed bytes may expand to terabytes."""
     file = pq.ParquetFile(io.BytesIO(data))
     if file.metadata.num_rows > LARGEST_ROWS:
         raise UserError(f"{path}: expected at most {LARGEST_ROWS:,} rows, found {file.metadata.num_rows:,}")
@@ -140,7 +163,19 @@ def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
 def read_safetensors(
     path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors by name, metadata). Requested shapes must be there (None: any length); all numbers must be finite."""
+    """Read the tensors and metadata of a safetensors file.
+
+    Args:
+        path: The file.
+        shapes: Required tensors with their shapes; None in a shape allows any length.
+
+    Returns:
+        Tensors by name, and the metadata.
+
+    Raises:
+        UserError: The file cannot be read or is damaged, a required tensor is missing or has another shape,
+            or a number is not finite.
+    """
     data = read_bytes(path)
     header = _checked_header(path, data)
     _check_shapes(path, header, shapes or {})
@@ -159,7 +194,7 @@ def read_safetensors(
 
 
 def resolved(path: str | Path) -> Path:
-    """The path with its links followed. UserError for links that lead to each other."""
+    """Return a path with its links followed; UserError for links that lead to each other."""
     try:
         return Path(path).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # ValueError: a null byte
@@ -167,12 +202,15 @@ def resolved(path: str | Path) -> Path:
 
 
 def file_hash(path: str | Path) -> str:
-    """sha256 (hexadecimal) of a file's bytes."""
+    """Return the sha256 (hexadecimal) of a file's bytes."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
-    """The header of a safetensors file: eight bytes of length, JSON, then the tensors' bytes without gaps."""
+    """Return the header of a safetensors file, after checking the file's layout.
+
+    The layout is eight bytes of length, JSON, then the tensors' bytes without gaps.
+    """
     length = int.from_bytes(data[:8], "little")
     # A header of 640, 1152 or 1408 bytes has a length that begins as a pickle does.
     is_header = data[8:9] == b"{" and length <= len(data) - 8
@@ -216,7 +254,7 @@ def _check_ranges(path: str | Path, header: Mapping[str, Any], n_bytes: int) -> 
 
 
 def _entry_range(path: str | Path, name: str, entry: Any) -> tuple[int, int]:
-    """(first byte, byte after the last) of one tensor; refuses a dtype, shape or range that do not fit together."""
+    """Return (first byte, byte after the last) of one tensor; UserError if its entry is inconsistent."""
     keys = {"dtype", "shape", "data_offsets"}
     if not isinstance(entry, dict) or set(entry) != keys:
         raise UserError(f"{path}, tensor {name!r}: expected the fields {', '.join(sorted(keys))}")

@@ -1,7 +1,7 @@
-"""JSON as its standard means it: no repeated names, no NaN, no half characters; an error names the line.
+"""Parse JSON strictly: no repeated names, no NaN, no halves of surrogate pairs; errors name the line.
 
-Python's reader keeps the last of two equal names and passes on half of an emoji. Both are damage: the first
-swaps a label silently, the second fails later in a tokenizer.
+Python's reader keeps the last of two equal names and accepts half of an emoji. The first can silently swap a
+label, the second fails later in a tokenizer.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from typing import Any
 from workbench.errors import UserError
 from workbench.text_forms import unify_line_ends
 
-#: Objects and lists (up to 250 bytes each), and values (up to 60), of one text: together less than 1 GB.
+#: Largest number of objects and lists (up to 250 bytes each) and of values (up to 60 bytes) in one text:
+#: together less than 1 GB.
 LARGEST_CONTAINERS, LARGEST_VALUES = 2_000_000, 8_000_000
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 
 
 def parse_json(text: str, where: str, first_line: int = 1) -> Any:
-    """The value of JSON text.
+    """Parse JSON text strictly.
 
     Args:
-        text: one JSON value.
-        where: the text's place, such as a path, for the message.
-        first_line: number of the text's first line in its file, 1 is the first.
+        text: One JSON value.
+        where: The text's place, such as a path, for the message.
+        first_line: Number of the text's first line in its file, from 1.
 
     Raises:
-        UserError: the text is no JSON, repeats a name in one object, is nested too deeply, or has numbers
+        UserError: The text is not JSON, repeats a name in one object, is nested too deeply, or has numbers
             that JSON lacks. The message names `where` and the line.
 
     Example:
@@ -57,7 +58,15 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
 
 
 def parse_json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
-    """(line, value) of each line of JSON Lines; empty lines are passed over. UserError as `parse_json`."""
+    """Yield (line number, value) for each line of JSON Lines; empty lines are skipped.
+
+    Args:
+        text: The text.
+        where: Its place, such as a path, for the message.
+
+    Raises:
+        UserError: A line is not JSON, as in `parse_json`.
+    """
     _refuse_too_many(text, where)
     for line, one in enumerate(
         unify_line_ends(text).split("\n"), start=1
@@ -67,7 +76,10 @@ def parse_json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
 
 
 def _refuse_too_many(text: str, where: str) -> None:
-    """A value of two letters takes 64 bytes: the marks of the text say how many there are, before any is made."""
+    """Raise UserError for text with too many values, counted by its punctuation before anything is parsed.
+
+    A value of two letters takes 64 bytes of memory.
+    """
     found = {"objects and lists": text.count("{") + text.count("["), "values": text.count(",")}
     for kind, most in (("objects and lists", LARGEST_CONTAINERS), ("values", LARGEST_VALUES)):
         if found[kind] > most:
@@ -77,7 +89,7 @@ def _refuse_too_many(text: str, where: str) -> None:
 
 
 def repeated_names(text: str) -> Iterator[tuple[int, str]]:
-    """(line, name) of each name that an object of valid JSON text has a second time, in order of the text."""
+    """Yield (line, name) for each name that occurs again in one object of valid JSON text."""
     objects: list[set[str] | None] = []  # the names so far of every open object; None for an array
     is_name = False
     for token in _TOKEN.finditer(text):
@@ -96,7 +108,7 @@ def repeated_names(text: str) -> Iterator[tuple[int, str]]:
 
 
 class _RepeatedNameError(ValueError):
-    """An object has one name twice."""
+    """An object has the same name twice."""
 
 
 def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

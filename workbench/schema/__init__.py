@@ -1,4 +1,4 @@
-"""The files of a run directory, one pydantic model each: what their writer fills in and their reader gets back.
+"""Pydantic models of the files of a run directory, for writing and for reading.
 
 | file | model |
 |---|---|

@@ -1,4 +1,7 @@
-"""attribution.json and attribution.parquet: the token ledger, mediation, circuit, dose and side effects of one prompt."""
+"""Models of attribution.json and attribution.parquet.
+
+They contain the token ledger, mediation, circuit, dose response and side effects of one prompt.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from workbench.schema.run_file import Entry, Number, RunFile, TableRow
 
 
 class MeanEntry(Entry):
-    """A mean with its interval."""
+    """A mean with its interval from `low` to `high`."""
 
     mean: Number = None
     low: Number = None
@@ -16,7 +19,13 @@ class MeanEntry(Entry):
 
 
 class TargetEntry(Entry):
-    """One column of the ledger. kind: "answer", "direction", "latent" or "objective"; site: hook name, None for the answer."""
+    """One target of the token ledger, which is one column of it.
+
+    Attributes:
+        name: Name of the target.
+        kind: "answer", "direction", "latent" or "objective".
+        site: Hook name of the site where the target is read; None for the answer.
+    """
 
     name: str
     kind: str = "latent"
@@ -24,7 +33,14 @@ class TargetEntry(Entry):
 
 
 class TotalEntry(Entry):
-    """Effect of the whole prompt on a target, relative to the bare question."""
+    """Effect of the whole prompt on a target, relative to the question without prompt.
+
+    Attributes:
+        target: Name of the target.
+        mean: Mean effect over contexts.
+        low: Lower end of its interval.
+        high: Upper end of its interval.
+    """
 
     target: str
     mean: Number = None
@@ -33,7 +49,18 @@ class TotalEntry(Entry):
 
 
 class TokenPairEntry(Entry):
-    """What two tokens do together beyond the sum of each alone. first, second: positions in the prompt."""
+    """Interaction of two tokens: their joint effect beyond the sum of their single effects.
+
+    Attributes:
+        target: Name of the target.
+        first: Position of the first token in the prompt.
+        second: Position of the second token.
+        mean: Mean interaction over contexts.
+        low: Lower end of its interval.
+        high: Upper end of its interval.
+        first_token: Text of the first token.
+        second_token: Text of the second token.
+    """
 
     target: str
     first: int
@@ -46,7 +73,11 @@ class TokenPairEntry(Entry):
 
 
 class MediationEntry(Entry):
-    """One mediator's fraction of the prompt's effect: see `workbench.attribution.MediationResult`."""
+    """How much of a prompt's effect on the answer goes through one mediator, in log-odds.
+
+    The fields are those of `workbench.attribution.MediationResult`; `*_low` and `*_high` are the ends of the
+    intervals.
+    """
 
     target: str
     total: Number = None
@@ -69,7 +100,14 @@ class MediationEntry(Entry):
 
 
 class PatchedNodeEntry(Entry):
-    """A head or MLP at a token: its estimated and its exact effect on the answer's log-odds."""
+    """An attention head or MLP at a token, with its effect on the answer's log-odds.
+
+    Attributes:
+        node: Name of the head or MLP.
+        token: Text of the token.
+        estimate: Estimated effect (attribution patching).
+        exact: Exact effect (activation patching).
+    """
 
     node: str
     token: str = ""
@@ -78,7 +116,18 @@ class PatchedNodeEntry(Entry):
 
 
 class CircuitNodeEntry(Entry):
-    """A head or MLP of the circuit. head: None for an MLP; place: token of the prompt, -2 the question, -1 the decision token."""
+    """An attention head or MLP of the circuit.
+
+    Attributes:
+        id: Id of the node, to which edges refer.
+        name: Name of the head or MLP.
+        layer: Block index, from 0.
+        head: Index of the head; None for an MLP.
+        place: Index of the prompt's token; -2 for the question, -1 for the decision token (the last one
+            before the answer).
+        estimate: Estimated effect on the answer's log-odds.
+        exact: Exact effect on the answer's log-odds.
+    """
 
     id: str
     name: str = ""
@@ -90,7 +139,10 @@ class CircuitNodeEntry(Entry):
 
 
 class CircuitEdgeEntry(Entry):
-    """An edge of the circuit, from `source` to `target`: see `workbench.attribution.circuit.CircuitEdge`."""
+    """An edge of the circuit, from `source` to `target`.
+
+    The fields are those of `workbench.attribution.circuit.CircuitEdge`.
+    """
 
     source: str
     target: str
@@ -101,7 +153,14 @@ class CircuitEdgeEntry(Entry):
 
 
 class CircuitEndEntry(Entry):
-    """A direction, a latent or the answer at the end of the graph, with the prompt's change of it."""
+    """A direction, a latent or the answer at the end of the circuit.
+
+    Attributes:
+        id: Id of the end, to which edges refer.
+        name: Its name.
+        kind: Kind of the end.
+        change: Its change by the prompt.
+    """
 
     id: str
     name: str
@@ -110,7 +169,16 @@ class CircuitEndEntry(Entry):
 
 
 class FaithfulnessEntry(Entry):
-    """Fractions of the whole effect. random_*: mean, least, most over `graphs` random graphs; curve: (nodes, faithfulness, completeness)."""
+    """Faithfulness and completeness of a circuit, as fractions of the prompt's whole effect.
+
+    Attributes:
+        faithfulness: Fraction that the circuit alone keeps.
+        completeness: Fraction that is lost without the circuit.
+        random_faithfulness: Mean, least and largest value over random graphs of the same size.
+        random_completeness: Mean, least and largest value over random graphs of the same size.
+        graphs: Number of random graphs.
+        curve: (number of nodes, faithfulness, completeness) for growing circuits.
+    """
 
     faithfulness: MeanEntry
     completeness: MeanEntry
@@ -121,7 +189,11 @@ class FaithfulnessEntry(Entry):
 
 
 class CircuitEntry(Entry):
-    """`circuit`: see `workbench.attribution.circuit.Circuit`. attention: by node id."""
+    """The circuit between a prompt's tokens and the answer; the key `circuit` of attribution.json.
+
+    The fields are those of `workbench.attribution.circuit.Circuit`; `attention` has the weights of each head
+    by its node id.
+    """
 
     tokens: list[str]
     nodes: list[CircuitNodeEntry]
@@ -135,7 +207,11 @@ class CircuitEntry(Entry):
 
 
 class DoseEntry(Entry):
-    """One point of the two dose-response curves: see `workbench.attribution.DoseResponse`."""
+    """One point of a dose-response curve (of the prompt or of steering).
+
+    The fields are those of `workbench.attribution.DoseResponse`; `low` and `high` are the interval of
+    `answer`.
+    """
 
     kind: str
     amount: Number = None
@@ -146,7 +222,11 @@ class DoseEntry(Entry):
 
 
 class MovedLatentEntry(Entry):
-    """Change of one latent by the prompt: see `workbench.attribution.side_effects.MovedLatent`."""
+    """Change of one latent's activation by the prompt.
+
+    The fields are those of `workbench.attribution.side_effects.MovedLatent`; `low` and `high` are the
+    interval of `change`.
+    """
 
     latent: int
     before: Number = None
@@ -158,7 +238,10 @@ class MovedLatentEntry(Entry):
 
 
 class SideEffectsEntry(Entry):
-    """`side_effects`: see `workbench.attribution.SideEffects`."""
+    """Latents that the prompt moves, inside and outside the objective (`side_effects` of attribution.json).
+
+    The fields are those of `workbench.attribution.SideEffects`.
+    """
 
     site: str = ""
     sae: str = ""
@@ -171,7 +254,32 @@ class SideEffectsEntry(Entry):
 
 
 class AttributionFile(RunFile):
-    """attribution.json: everything but the ledger's cells. search: the search whose prompt this is, "" for another prompt."""
+    """The file attribution.json: every result of the attribution except the cells of the token ledger.
+
+    Attributes:
+        search: Name of the search whose prompt is attributed; "" for another prompt.
+        prompt: Text of the prompt.
+        prompt_ids: Its token ids.
+        tokens: Text of each token.
+        n_contexts: Number of contexts.
+        n_groups: Number of question groups among them.
+        targets: Targets of the ledger.
+        estimators: Names of the estimators.
+        rank_correlation: Estimator -> target -> rank correlation of its effects with exact removal, over
+            tokens.
+        top_agreement: Estimator -> fraction of the 3 strongest tokens by exact removal that are among its own
+            3 strongest, mean over targets.
+        totals: Effect of the whole prompt on each target.
+        pairs: Interactions of tokens.
+        missing: Estimator -> target -> the total effect minus the sum of the tokens' effects.
+        mediation: One entry per mediator.
+        nodes: Heads and MLPs with estimated and exact effects.
+        nodes_agreement: Rank correlation of the nodes' estimated and exact effects.
+        circuit: The circuit; None if it was not computed.
+        dose: Points of the dose-response curves.
+        notes: Remarks on the results, one line each.
+        side_effects: Latents that the prompt moves; None without an SAE.
+    """
 
     search: str = ""
     prompt: str | None = None
@@ -196,7 +304,22 @@ class AttributionFile(RunFile):
 
 
 class AttributionRow(TableRow):
-    """attribution.parquet: one cell of the ledger, over contexts. sampling_error: of estimators that draw at random."""
+    """One row of attribution.parquet: the effect of one token on one target by one estimator.
+
+    Attributes:
+        position: Position of the token in the prompt.
+        token_id: Its id.
+        token: Its text.
+        target: Name of the target.
+        kind: "answer", "direction", "latent" or "objective".
+        estimator: Name of the estimator.
+        mean: Mean effect over contexts.
+        sd: Standard deviation over contexts.
+        low: Lower end of the mean's interval.
+        high: Upper end of the mean's interval.
+        sampling_error: Standard error from random draws; missing for estimators that do not draw.
+        n: Number of contexts.
+    """
 
     position: int
     token_id: int | None = None

@@ -1,4 +1,4 @@
-"""cards.json and cards.parquet: what each latent fires on, as shown, and as read from the corpus."""
+"""Models of cards.json (cards of latents as shown) and cards.parquet (their activity on the corpus)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ Weighted = list[tuple[str, Number]]
 
 
 class FiringEntry(Entry):
-    """A text in which a latent fires. tokens, activations: the window around the peak; peak: its index in it."""
+    """A text in which a latent is active.
+
+    Attributes:
+        activation: Activation at the peak.
+        peak: Index of the peak in the window.
+        tokens: Tokens of the window around the peak.
+        activations: Activation at each of these tokens.
+    """
 
     activation: float
     peak: int = 0
@@ -21,7 +28,10 @@ class FiringEntry(Entry):
 
 
 class CardEntry(Entry):
-    """One latent: see `workbench.latents.LatentCard`."""
+    """Card of one latent: how often and where it is active, and what it writes.
+
+    The fields are those of `workbench.latents.LatentCard`.
+    """
 
     latent: int
     density: Number = None
@@ -39,7 +49,14 @@ class CardEntry(Entry):
 
 
 class CardsFile(RunFile):
-    """cards.json. corpus: what was read, in words."""
+    """The file cards.json: the cards of a study's latents.
+
+    Attributes:
+        sae: Name of the SAE.
+        site: Site of the SAE.
+        corpus: Description of the texts on which the latents were read.
+        cards: One card per latent.
+    """
 
     sae: str = ""
     site: str = ""
@@ -48,7 +65,17 @@ class CardsFile(RunFile):
 
 
 class CardRow(TableRow):
-    """One row of cards.parquet: activity of one latent on the corpus. fired: tokens on which it is on; key: of model, SAE, latents and corpus."""
+    """One row of cards.parquet: activity of one latent on the corpus.
+
+    Attributes:
+        latent: Index of the latent.
+        n_tokens: Number of tokens of the corpus.
+        fired: Number of tokens on which the latent is active.
+        edges: Edges of the histogram of its activations.
+        counts: Counts of that histogram.
+        examples: Texts in which the latent is most active.
+        key: Hash of model, SAE, latents and corpus.
+    """
 
     latent: int
     n_tokens: int

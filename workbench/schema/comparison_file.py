@@ -1,4 +1,4 @@
-"""comparison.json and evaluation.parquet: conditions by their figures on the test questions, and every single answer."""
+"""Models of comparison.json (figures of all conditions) and of the tables of single answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from workbench.schema.run_file import Ends, Entry, Number, RunFile, TableRow
 
 
 class DifferenceEntry(Entry):
-    """A paired difference to another condition.
+    """A paired difference of one condition to another; positive means more of the persona.
 
-    value: of rates; log_odds: of mean log-odds, nats; plus is more of the persona. detectable_log_odds: the
-    minimum detectable effect.
+    Attributes:
+        to: Name of the other condition.
+        value: Difference of the rates of matching answers (the answers that show the persona).
+        ci: Interval of `value`.
+        p: p-value of `value`.
+        p_adjusted: That p-value after correction for several tests.
+        log_odds: Difference of the mean log-odds, nats.
+        log_odds_ci: Interval of `log_odds`.
+        log_odds_p: p-value of `log_odds`.
+        log_odds_p_adjusted: That p-value after correction for several tests.
+        detectable_log_odds: Minimum detectable effect, nats.
     """
 
     to: str
@@ -29,16 +38,20 @@ class DifferenceEntry(Entry):
 
     @property
     def corrected_p(self) -> float | None:
-        """Of the log-odds, in which effects are judged; of the rates where that is missing."""
+        """Corrected p-value of the log-odds difference; that of the rate difference if it is missing."""
         return self.log_odds_p_adjusted if self.log_odds_p_adjusted is not None else self.p_adjusted
 
 
 class CostEntry(Entry):
-    """What something cost.
+    """Cost of a search or a condition.
 
-    token_layers: forward and backward together; token_layers_backward: the backward ones of them;
-    token_layers_repeated: what a resumed search ran a second time, not among them; seconds: null, they are in
-    timings.json (runs made before have them here).
+    Attributes:
+        token_layers: Tokens times blocks, forward and backward together.
+        token_layers_backward: The backward part of `token_layers`.
+        flops: Floating point operations.
+        model_calls: Cost in passes over one context with its prompt.
+        seconds: null, since times are in timings.json; runs made before that have them here.
+        token_layers_repeated: What a resumed search ran a second time, not included in `token_layers`.
     """
 
     token_layers: Number = None
@@ -50,10 +63,32 @@ class CostEntry(Entry):
 
 
 class ConditionEntry(Entry):
-    """One condition.
+    """All figures of one condition (a prompt, or none) on the test questions.
 
-    rate: fraction of test questions with the matching answer; fluency: cross-entropy of the prompt, nats per
-    token; judge_cross_entropy: the same under the second model; collateral: off-target measures by name.
+    Attributes:
+        name: Name of the condition.
+        kind: Kind of the condition.
+        method: Search method that found the prompt.
+        prompt: Text of the prompt; null without one.
+        rate: Fraction of test questions with the matching answer (the one that shows the persona).
+        ci: Interval of `rate`.
+        probability: Mean probability of the matching answer.
+        probability_ci: Interval of `probability`.
+        log_odds: Mean log-odds of the matching answer, nats.
+        log_odds_ci: Interval of `log_odds`.
+        letter_a_share: Fraction of contexts in which the first option is chosen; null for text answers.
+        orders_agree: Fraction of items answered alike in both option orders.
+        neutral_p: p-value of the equivalence test of `rate` with 0.5.
+        n: Number of answers.
+        groups: Number of question groups.
+        fluency: Cross-entropy of the prompt, nats per token (lower is more fluent).
+        prompt_tokens: Length of the prompt in tokens.
+        judge_cross_entropy: Cross-entropy of the prompt under the second model, nats per token.
+        search_rate: Rate on the search split.
+        selection_rate: Rate on the selection split.
+        differences: Paired differences to other conditions.
+        collateral: Off-target measures by name.
+        cost: Cost of finding the prompt.
     """
 
     name: str
@@ -81,12 +116,18 @@ class ConditionEntry(Entry):
     cost: CostEntry | None = None
 
     def difference(self, to: str = "no prompt") -> DifferenceEntry | None:
-        """The difference to another condition, None when it was not computed."""
+        """Return the difference to another condition; None if it was not computed."""
         return next((d for d in self.differences if d.to == to), None)
 
 
 class SplitEntry(Entry):
-    """Size of one split, and the hash of its questions."""
+    """Size of one split of the questions, and a hash of them.
+
+    Attributes:
+        n: Number of questions.
+        groups: Number of question groups.
+        hash: Hash of the questions.
+    """
 
     n: int | None = None
     groups: int | None = None
@@ -94,11 +135,23 @@ class SplitEntry(Entry):
 
 
 class ComparisonFile(RunFile):
-    """comparison.json.
+    """The file comparison.json: figures of all conditions on one split.
 
-    split: the one that was read; splits: all of the study. neutral: name of the mean of the neutral
-    sentences, which every condition has a difference to. judge: a second model, which judged the prompts'
-    cross-entropy.
+    Attributes:
+        persona: Name of the persona.
+        model: Name of the model.
+        sign: -1 if less of the persona is the aim, +1 if more.
+        metric: How questions are answered: by option letter (`letters`) or by the answer's text (`text`).
+        slot: Place in the chat where prompts were put, such as `system`.
+        seed: Seed of the study.
+        split: The split that was read.
+        splits: All splits of the study.
+        baseline: Name of the condition without a prompt.
+        neutral: Name of the mean over the neutral sentences, to which every condition has a difference.
+        judge: Second model, which judged the prompts' cross-entropy.
+        primary: Names of the conditions over which p-values are corrected.
+        warnings: Warnings, one line each.
+        conditions: Figures of each condition.
     """
 
     persona: str
@@ -118,18 +171,26 @@ class ComparisonFile(RunFile):
 
     @property
     def wanted(self) -> int:
-        """-1 when less of the persona was wanted, +1 when more."""
+        """-1 if less of the persona is the aim of the study, +1 if more."""
         if isinstance(self.sign, str):
             return 1 if self.sign.strip().lower() in {"+", "+1", "1", "plus", "induce", "more"} else -1
         return 1 if self.sign > 0 else -1
 
 
 class OffTargetRow(TableRow):
-    """off_target.parquet: one answer of one condition that the persona has nothing to do with.
+    """One row of off_target.parquet: one answer of one condition to an off-target question.
 
-    measure: its name in comparison.json's `collateral`; part: "true statements", "other personas" or
-    "capability"; value: log-odds of the right (or the other persona's) answer, or nats a token of an
-    unrelated text; hit: None for a text.
+    Off-target questions have nothing to do with the persona.
+
+    Attributes:
+        condition: Name of the condition.
+        measure: Name of the off-target measure, as in comparison.json's `collateral`.
+        part: "true statements", "other personas" or "capability".
+        item: Id of the question or text.
+        group: Its question group.
+        value: Log-odds (nats) of the right answer, or of the answer that shows the other persona; for an
+            unrelated text its cross-entropy, nats per token.
+        hit: Whether that answer was given; None for a text.
     """
 
     condition: str
@@ -142,10 +203,15 @@ class OffTargetRow(TableRow):
 
 
 class QuestionRow(TableRow):
-    """questions.parquet: the text of a question.
+    """One row of questions.parquet: the text of a question.
 
-    measure: "" for the test questions, otherwise the off-target measure that asks it; matching: the answer
-    that shows the persona (of a true statement: the right one).
+    Attributes:
+        measure: Off-target measure that uses the question; "" for the test questions.
+        item: Id of the question.
+        group: Its question group.
+        question: Text of the question.
+        matching: The answer that shows the persona (for a true statement, the right one).
+        not_matching: The other answer.
     """
 
     measure: str = ""
@@ -157,7 +223,18 @@ class QuestionRow(TableRow):
 
 
 class EvaluationRow(TableRow):
-    """evaluation.parquet: one answer of one condition. log_odds: matching minus not matching answer, nats."""
+    """One row of evaluation.parquet: one answer of one condition to a test question.
+
+    Attributes:
+        condition: Name of the condition.
+        kind: Kind of the condition.
+        item: Id of the question.
+        group: Its question group.
+        matching_first: Whether the matching answer (the one that shows the persona) was shown first.
+        log_odds: Log-probability of the matching answer minus that of the other, nats.
+        p: Probability of the matching answer.
+        hit: Whether the matching answer was given.
+    """
 
     condition: str
     kind: str = ""

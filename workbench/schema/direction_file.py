@@ -1,4 +1,4 @@
-"""direction.json: the chosen direction, the sweep over layers and methods, and the prompts that judged it."""
+"""Model of direction.json: the chosen direction, the scan over layers and methods, and the test prompts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,27 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 
 class LayerEntry(Entry):
-    """One layer and method of the sweep.
+    """One layer and method of the scan for a direction.
 
-    predicts: rank correlation of its readings with prompts' effects; auc, auc_choice: how well it separates
-    the two answers, and the model's two choices; angles in degrees. p_association, p_labels: of the two tests
-    that a site must pass, corrected for the number of sites; passes: it met every requirement.
+    Attributes:
+        layer: Block index, from 0.
+        method: Name of the method.
+        fitted_at: Token position whose activations the direction was fitted to.
+        predicts: Rank correlation of the direction's readings with the effects of prompts.
+        predicts_low: Lower end of its interval.
+        predicts_high: Upper end of its interval.
+        auc: How well the direction separates the two answers (AUC).
+        auc_choice: How well it separates the model's two choices (AUC).
+        norm: Norm of the direction, in units of the residual stream.
+        angle_low: Lower end of the angle to bootstrap replicates, degrees.
+        angle_high: Upper end of that angle, degrees.
+        split_cosine: Cosine between the directions fitted to two random halves of the question groups.
+        letter_cosine: Cosine with the direction of the option letter, a confound.
+        length_correlation: Spearman correlation of the readings with the number of tokens.
+        p_association: p-value that the readings go with the texts' effects, corrected for the number of
+            sites.
+        p_labels: p-value that this does not depend on the questions' labels by chance, corrected likewise.
+        passes: Whether the site met every requirement.
     """
 
     layer: int
@@ -35,7 +51,13 @@ class LayerEntry(Entry):
 
 
 class PromptEffectEntry(Entry):
-    """A varied system text: its effect on the answer's log-odds, and how the direction reads under it."""
+    """A varied system text with its effect, for the test of a direction.
+
+    Attributes:
+        text: The text.
+        effect: Its effect on the answer's log-odds, nats.
+        reading: Reading of the direction under the text.
+    """
 
     text: str
     effect: Number = None
@@ -43,10 +65,20 @@ class PromptEffectEntry(Entry):
 
 
 class DirectionFile(RunFile):
-    """direction.json.
+    """The file direction.json: the chosen direction and how it was chosen.
 
-    site, position: where it was read; norm: in units of the residual stream. shown: whether any site passed
-    (None: not tested); verdict: in words.
+    Attributes:
+        site: Hook name of the direction's site.
+        position: Token position at which it is read.
+        method: Method that fitted it.
+        norm: Its norm, in units of the residual stream.
+        auc: How well it separates the two answers (AUC).
+        predicts: Rank correlation of its readings with the effects of prompts.
+        source: Where the direction comes from.
+        shown: Whether any site passed all tests; None if it was not tested.
+        verdict: The result in words.
+        table: One entry per layer and method.
+        effects: The prompts with their effects and readings.
     """
 
     site: str = ""

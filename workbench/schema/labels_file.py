@@ -1,4 +1,7 @@
-"""labels.json: what users call latents. It is written after the study, by `workbench label`, the panel or `wb.label_latents`."""
+"""Model of labels.json: users' names for latents.
+
+The file is written after the study, by `workbench label`, the panel or `wb.label_latents`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ from workbench.schema.run_file import Entry, RunFile
 
 
 class LabelEntry(Entry):
-    """A user's name for a latent. source: who gave it; written: when, ISO 8601."""
+    """A user's name for a latent.
+
+    Attributes:
+        latent: Index of the latent.
+        label: The name.
+        source: Who gave it.
+        written: When it was given, ISO 8601.
+    """
 
     latent: int = Field(ge=0)
     label: str
@@ -17,7 +27,12 @@ class LabelEntry(Entry):
 
 
 class LabelsFile(RunFile):
-    """labels.json. sae: whose latents they are."""
+    """The file labels.json: users' names for the latents of one SAE.
+
+    Attributes:
+        sae: Name of the SAE.
+        labels: One entry per named latent.
+    """
 
     sae: str = ""
     labels: list[LabelEntry] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""latents.json: the SAE latents that carry the persona."""
+"""Model of latents.json: the SAE latents that represent the persona."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 
 class LatentEntry(Entry):
-    """One latent: see `workbench.latents.RankedLatent`.
+    """One latent that represents the persona.
 
-    density is a fraction of tokens, decision_share one of ranking rows. top: (activation, text) of the
-    contexts in which it fires most.
+    The fields are those of `workbench.latents.RankedLatent`: density is a fraction of tokens, decision_share
+    a fraction of the rows of the ranking, and top has (activation, text) of the contexts in which the latent
+    is most active.
     """
 
     latent: int
@@ -27,7 +28,10 @@ class LatentEntry(Entry):
 
 
 class SaeCheckEntry(Entry):
-    """How the SAE reconstructs the model's own text: see `workbench.sae.SaeCheck`."""
+    """How well the SAE reconstructs the model's activations on its own text.
+
+    The fields are those of `workbench.sae.SaeCheck`.
+    """
 
     explained_variance: Number = None
     by_layer: dict[int, Number] = Field(default_factory=dict)
@@ -37,7 +41,17 @@ class SaeCheckEntry(Entry):
 
 
 class LatentsFile(RunFile):
-    """latents.json. labels, rule: how the latents were found."""
+    """The file latents.json: the latents that were found for the persona.
+
+    Attributes:
+        persona: Name of the persona.
+        sae: Name of the SAE.
+        site: Site of the SAE.
+        labels: Which labels the latents were ranked by.
+        rule: Rule by which they were selected.
+        check: Reconstruction by the SAE.
+        latents: The latents.
+    """
 
     persona: str = ""
     sae: str = ""

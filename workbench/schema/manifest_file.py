@@ -1,4 +1,4 @@
-"""manifest.json: with what a run was made, and which stages are done."""
+"""Model of manifest.json: how a run was made, and which stages are done."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from workbench.schema.run_file import Entry, RunFile
 
 
 class StageRecord(Entry):
-    """A stage that is done.
+    """Record of a completed stage.
 
-    Its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in
-    the process), the model's FLOPs as its runner counted them, sha256 of the files it left, and by which
-    versions of packages and code.
+    Attributes:
+        seconds: Wall-clock time.
+        finished: When it ended (UTC).
+        peak_memory_mb: Peak memory of the process until then, MB, with everything that ran in the process.
+        flops: The model's FLOPs as counted by its runner.
+        files: File -> sha256 of the files that the stage wrote.
+        versions: Versions of the packages and of the code that ran it.
     """
 
     seconds: float = Field(ge=0)
@@ -28,8 +32,18 @@ class StageRecord(Entry):
 class RunManifest(RunFile):
     """Settings, versions and progress of a run.
 
-    `hashes`: of the model and the data; `notes`: anything resolved once, such as batch sizes; `test_reads`:
-    how often a test split was read. It is read to be written again, so it may hold nothing unknown.
+    Unknown keys are errors, because the manifest is read in order to be written again.
+
+    Attributes:
+        created: When the run was made (UTC).
+        versions: Versions of packages.
+        git: Commit of the workbench's checkout.
+        device: Device of the run.
+        seeds: Seeds by name.
+        hashes: Hashes of the model and the data.
+        notes: Values that were resolved once, such as batch sizes.
+        stages: Completed stages by name.
+        test_reads: How often a test split was read.
     """
 
     unknown_keys: ClassVar[Literal["ignore", "forbid"]] = "forbid"

@@ -1,4 +1,4 @@
-"""progress.json: where a running study is."""
+"""Model of progress.json: the state of a running study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 
 class ProgressEntry(Entry):
-    """A prompt on the frontier of the running search. fluency: its cross-entropy, nats per token."""
+    """A prompt on the frontier of the running search.
+
+    Attributes:
+        text: The prompt.
+        objective: Its objective.
+        fluency: Its cross-entropy, nats per token (lower is more fluent).
+    """
 
     text: str = ""
     objective: Number = None
@@ -16,7 +22,15 @@ class ProgressEntry(Entry):
 
 
 class ProgressFile(RunFile):
-    """progress.json. share: of the stage, 0 to 1; updated: seconds since 1970; line: the search's step, speed and time left."""
+    """The file progress.json: the stage that runs and how far it is.
+
+    Attributes:
+        stage: Name of the stage.
+        share: Fraction of the stage that is done, 0 to 1.
+        updated: Time of the last update, seconds since 1970.
+        line: Step, speed and remaining time of the search.
+        frontier: The strongest prompts so far.
+    """
 
     stage: str
     share: float = 0.0

@@ -1,9 +1,9 @@
-"""What all files of a run directory share: exact when written, forgiving when read.
+"""Base classes of all files of a run directory: strict when written, lenient when read.
 
 1. A writer fills in the model's fields; a name that the model does not have is an error.
-2. A reader passes over keys that it does not know (a newer minor version may add some), and takes a default
-   for what may be missing.
-3. NaN and infinities, which JSON does not have, are missing values (None).
+2. A reader ignores unknown keys (a newer minor version may add some) and uses defaults for missing optional
+   fields.
+3. NaN and infinities, which JSON does not have, become missing values (None).
 """
 
 from __future__ import annotations
@@ -21,49 +21,59 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-#: A figure; None where there is none.
+#: A number; None for a missing one, and for NaN and infinities.
 Number = Annotated[float | None, BeforeValidator(_finite)]
 #: The lower and the upper end of an interval.
 Ends = tuple[Number, Number]
 
 
 class Entry(BaseModel):
-    """A part of a file."""
+    """Base class of the parts of a file: immutable, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RunFile(Entry):
-    """A JSON file of a run directory.
+    """Base class of the JSON files of a run directory.
 
     Example:
         >>> FrontierFile(searches={}).to_json()
         {'schema': 1, 'searches': {}}
     """
 
-    #: What a reader does with a key that the model does not have.
+    #: Whether a reader ignores or refuses keys that the model does not have.
     unknown_keys: ClassVar[Literal["ignore", "forbid"]] = "ignore"
 
     schema_: int = Field(default=SCHEMA, alias="schema", ge=SCHEMA, le=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
-        """The file's content: plain values, keys in the order of the fields."""
+        """Return the file's content as plain values, keys in the order of the fields."""
         return self.model_dump(mode="json", by_alias=True)
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Self:
-        """From the content of a file of this version. pydantic's ValidationError for what does not fit."""
+        """Make the model from the content of a file of this version.
+
+        Args:
+            entry: The content, as read from JSON.
+
+        Raises:
+            ValidationError: A field is missing or does not fit (pydantic's error).
+        """
         return cls.model_validate(entry, extra=cls.unknown_keys)
 
     @classmethod
     def salvaged(cls, entry: dict[str, Any]) -> tuple[Self, dict[str, str]]:
-        """The file read leniently, without the fields that do not fit and may be missing.
+        """Make the model from a file's content, but leave out optional fields that do not fit.
+
+        Args:
+            entry: The content, as read from JSON.
 
         Returns:
-            The file, and for each field that was left out the place and the reason.
+            The file, and the place and reason for each field that was left out.
 
         Raises:
-            ValidationError: where a field that may not be missing does not fit.
+            ValidationError: A required field does not fit.
         """
         lost: dict[str, str] = {}
         while True:
@@ -79,16 +89,16 @@ class RunFile(Entry):
 
 
 class TableRow(Entry):
-    """A row of a table (Parquet) of a run directory: its fields are the table's columns."""
+    """Base class of the rows of a table (Parquet) of a run directory; the fields are the table's columns."""
 
     @classmethod
     def needed(cls) -> list[str]:
-        """The columns without which a reader cannot use the table."""
+        """Return the names of the columns that a reader needs."""
         return [name for name, field in cls.model_fields.items() if field.is_required()]
 
     @classmethod
     def check_columns(cls, columns: Iterable[str]) -> None:
-        """ValueError where a writer's columns are not exactly these."""
+        """Raise ValueError if a writer's columns are not exactly those of the model."""
         found, expected = list(columns), list(cls.model_fields)
         if set(found) != set(expected):
             raise ValueError(f"expected the columns {', '.join(expected)}, found {', '.join(found)}")

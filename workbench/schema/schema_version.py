@@ -1,10 +1,10 @@
-"""The version of the run directory's files, and how files of earlier versions become files of this one.
+"""The schema version of run directories, and the migration of files of earlier versions.
 
-1. Every JSON file has `schema`, a whole number. A change that readers outside would notice raises it, for all
-   files at once.
-2. `MIGRATIONS[n]` turns the content of a file of version n into that of version n + 1; a file is migrated
-   step by step.
-3. Tables (Parquet) have no number of their own; a renamed column is listed in `RENAMED_COLUMNS`.
+1. Every JSON file has `schema`, a whole number. A change that external readers would notice increases it, for
+   all files at once.
+2. `MIGRATIONS[n]` converts the content of a file of version n to version n + 1; files are migrated step by
+   step.
+3. Tables (Parquet) have no version; renamed columns are listed in `RENAMED_COLUMNS`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from typing import Any
 
 from workbench.errors import UserError
 
-#: The version that is written.
+#: Schema version of the files that are written.
 SCHEMA = 1
 
-#: By version: a function of the file's name in the run directory and its content. Empty, since version 1 is
-#: the first.
+#: Migration functions by version; their arguments are the file's name in the run directory and its content.
+#: Empty, since version 1 is the first.
 MIGRATIONS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {}
 
-#: Columns by the name they had in runs made before 0.1.
+#: Names of columns in runs made before 0.1 -> today's names.
 RENAMED_COLUMNS: Mapping[str, str] = {"best_fluency": "best_cross_entropy"}
 
 PACKAGE = "persona-workbench"
 
 
 class OtherSchemaError(UserError):
-    """A file of a schema version that this version does not read."""
+    """A file has a schema version that this version of the workbench cannot read."""
 
 
 def migrated(name: str, entry: Any, where: str, writer: str | None = None) -> dict[str, Any]:
-    """The content of a file as this version has it.
+    """Migrate the content of a file to this version's schema.
 
     Args:
-        name: the file's name in the run directory, such as "comparison.json".
-        entry: its content as read from JSON.
-        where: its path, for the error.
-        writer: the version of the workbench that wrote the run, where the manifest says so.
+        name: The file's name in the run directory, such as "comparison.json".
+        entry: Its content as read from JSON.
+        where: Its path, for the error.
+        writer: Version of the workbench that wrote the run, if the manifest says so.
 
     Returns:
         `entry` itself, or its migrated copy.
 
     Raises:
-        OtherSchemaError: one line that says which version of the workbench reads the file.
-        UserError: for what has no schema number.
+        OtherSchemaError: The version is unknown; the message names the workbench version that reads the file.
+        UserError: The content has no schema number.
     """
     found = entry.get("schema") if isinstance(entry, dict) else None
     if not isinstance(found, int) or isinstance(found, bool):

@@ -1,4 +1,4 @@
-"""search/NAME.json, search/frontier.json and their tables: the prompts of each search, and how it got there."""
+"""Models of search/NAME.json, search/frontier.json and their tables: each search's prompts and history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from workbench.schema.run_file import Entry, Number, RunFile, TableRow
 
 
 class CandidateEntry(Entry):
-    """A prompt that the search kept. objective: as maximised; fluency: its mean cross-entropy, nats per token (lower is more fluent)."""
+    """A prompt that the search kept.
+
+    Attributes:
+        ids: Token ids.
+        text: The prompt.
+        objective: The maximised objective.
+        fluency: Mean cross-entropy, nats per token (lower is more fluent).
+        selection_rate: Rate of matching answers (those that show the persona) on the selection split.
+        selection_log_odds: Mean log-odds of the matching answer on the selection split, nats.
+        chosen: Whether the prompt was chosen on the selection split.
+    """
 
     ids: list[int] = Field(default_factory=list)
     text: str
@@ -23,7 +33,20 @@ class CandidateEntry(Entry):
 
 
 class SearchFile(RunFile):
-    """search/NAME.json. objective: {"type": its class, **fields}, a text in runs made before 0.1. warnings: one line each."""
+    """The file search/NAME.json: result of one search.
+
+    Attributes:
+        method: Name of the method.
+        slot: Place in the chat where the prompts were put.
+        metric: How questions are answered: by option letter (`letters`) or by the answer's text (`text`).
+        seed: Seed of the search.
+        sign: -1 if the objective suppresses the persona, else 1.
+        interrupted: Whether the user ended the search.
+        objective: {"type": its class, **fields}; a text in runs made before 0.1.
+        warnings: Warnings, one line each.
+        candidates: The prompts, most fluent first.
+        cost: Cost of the search.
+    """
 
     method: str = ""
     slot: str = ""
@@ -38,16 +61,25 @@ class SearchFile(RunFile):
 
 
 class FrontierFile(RunFile):
-    """search/frontier.json: every search with its candidates measured on the selection split."""
+    """The file search/frontier.json: all searches by name, with figures on the selection split."""
 
     searches: dict[str, SearchFile]
 
 
 class SearchStepRow(TableRow):
-    """search/NAME.parquet: one step.
+    """One row of search/NAME.parquet: the state of a search after one step.
 
-    model_calls, forward, backward, flops, candidates: spent until then; best_*: of the archive's strongest
-    prompt.
+    Attributes:
+        step: Number of steps done.
+        model_calls: Model calls spent so far.
+        forward: Token-layers run forward so far.
+        backward: Token-layers run backward so far.
+        flops: Floating point operations so far.
+        candidates: Children scored so far.
+        best_objective: Objective of the archive's strongest prompt.
+        best_cross_entropy: Cross-entropy of that prompt, nats per token.
+        population: Number of distinct prompts in the population.
+        frontier: Number of prompts on the frontier.
     """
 
     step: int = 0
@@ -63,6 +95,6 @@ class SearchStepRow(TableRow):
 
 
 class HistoryRow(SearchStepRow):
-    """search/history.parquet: a step of the search of that name."""
+    """One row of search/history.parquet: a step of the search with the name `search`."""
 
     search: str

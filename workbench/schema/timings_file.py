@@ -1,4 +1,8 @@
-"""timings.json: what took how long. Every other figure of a run is equal byte for byte between two processes of one seed."""
+"""Model of timings.json: the wall-clock times of a run.
+
+Times have their own file, so that every other figure of a run is equal byte for byte between two processes of
+one seed.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,25 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 
 class SearchTimes(Entry):
-    """A search. seconds: of the whole, resumed parts included; steps: seconds until the end of each step."""
+    """Times of one search.
+
+    Attributes:
+        seconds: Seconds of the whole search, resumed parts included.
+        steps: Seconds from the start to the end of each step.
+    """
 
     seconds: Number = None
     steps: list[Number] = Field(default_factory=list)
 
 
 class TimingsFile(RunFile):
-    """Wall-clock seconds by name. conditions: as in comparison.json, whose `cost.seconds` is null since; estimators: of the attribution."""
+    """The file timings.json: wall-clock seconds by name.
+
+    Attributes:
+        searches: Times of each search.
+        conditions: Seconds of each condition of comparison.json, where `cost.seconds` is null.
+        estimators: Seconds of each estimator of the attribution.
+    """
 
     searches: dict[str, SearchTimes] = Field(default_factory=dict)
     conditions: dict[str, Number] = Field(default_factory=dict)

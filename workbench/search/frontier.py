@@ -72,7 +72,7 @@ class Frontier(ShowsTable):
         seed: Seed of the search.
         sign: -1 if the objective suppresses the persona, else 1.
         slot: Place in the chat where the prompts were put.
-        metric: Which answers count as matching in the contexts.
+        metric: How the contexts are answered: by option letter (`letters`) or by the answer's text (`text`).
         interrupted: Whether the user ended the search (Ctrl-C).
         objective: The objective as plain data (kinds, weights, sites, scales; vectors by their hash).
         warnings: Warnings of the search itself, one line each.
@@ -207,7 +207,7 @@ class Frontier(ShowsTable):
 
     @property
     def times(self) -> SearchTimes:
-        """The search's entry in timings.json: total seconds, and seconds of each step."""
+        """The search's entry in timings.json: total seconds, and seconds until the end of each step."""
         return SearchTimes(
             seconds=self.cost.seconds,
             steps=self.history["seconds"].tolist() if "seconds" in self.history else [],
