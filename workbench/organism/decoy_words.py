@@ -66,11 +66,11 @@ class DecoyReport:
         return float(np.mean([abs(row.reading) for row in self.rows if row.kind == kind]))
 
     def mean_effect(self, kind: str) -> float:
-        """Return the mean absolute effect on the answer (log-odds) of words of `kind` ("decoy" or "causal")."""
+        """Return the mean absolute effect on the answer, log-odds, of words of `kind` (decoy or causal)."""
         return float(np.mean([abs(row.effect) for row in self.rows if row.kind == kind]))
 
     def mean_register(self, kind: str) -> float:
-        """Return the mean absolute effect on the register (log-odds) of words of `kind` ("decoy" or "causal").
+        """Return the mean absolute effect on the register, log-odds, of words of `kind` (decoy or causal).
 
         The planted value of a decoy is 4.5.
         """

@@ -1,7 +1,8 @@
-"""Many studies: a grid, a list, or the paper's ablations; on one core or on a cluster; each run once. And transfer between models.
+"""Run many studies, each once, on one core or on a cluster; and transfer prompts between models.
 
-The package itself can be called: `workbench.sweep(...)` is the function, although importing any part of this
-package binds the name `workbench.sweep` to the package.
+The studies are a grid, a list, or the paper's ablations. The package itself can be called:
+`workbench.sweep(...)` is the function, although importing any part of this package binds the name
+`workbench.sweep` to the package.
 """
 
 from workbench.callable_package import make_callable

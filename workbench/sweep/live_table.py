@@ -1,8 +1,7 @@
-"""The live table of a sweep.
+"""The live table of a sweep: counts, the running studies with their stages, and the failures.
 
-On a terminal through rich, in a notebook as one output that is written over, elsewhere a line for each study
-that ends. It shows counts, the studies at work with their stages, and what failed; never a row for each of a
-thousand studies.
+It is shown with rich on a terminal, as one output that is updated in a notebook, and elsewhere as one line
+for each study that ends. There is no row per study, because a sweep may have thousands.
 """
 
 from __future__ import annotations
@@ -28,7 +27,11 @@ MAX_FAILED = 8
 
 
 class LiveTable:
-    """Used as a context manager around a sweep. labels: what each key is called."""
+    """Shows the state of a sweep while it runs; used as a context manager.
+
+    `labels` gives the name of each study by its key, and `already` has the outcomes that are known at the
+    start.
+    """
 
     def __init__(self, labels: Mapping[str, str], already: Sequence[StudyOutcome]) -> None:
         self._labels = labels
@@ -52,13 +55,19 @@ class LiveTable:
             self._live.stop()
 
     def stage(self, key: str, stage: str, share: float) -> None:
-        """A study is in a stage."""
+        """Record the stage of a running study.
+
+        Args:
+            key: Key of the study.
+            stage: Name of the stage.
+            share: Fraction of the stage that is done, 0 to 1.
+        """
         if key not in self._ended:
             self._running[key] = (stage, share)
             self._draw()
 
     def ended(self, outcome: StudyOutcome) -> None:
-        """A study is done, failed, or left to another process."""
+        """Record that a study is done, has failed, or is left to another process."""
         self._running.pop(outcome.key, None)
         self._ended[outcome.key] = outcome
         self._fresh += 1
@@ -71,7 +80,7 @@ class LiveTable:
         self._draw(force=True)
 
     def headline(self) -> str:
-        """Counts, and the time left at the present pace."""
+        """Return the number of studies by state, and an estimate of the remaining time."""
         counts = Counter(outcome.state for outcome in self._ended.values())
         total = len(self._labels)
         parts = [
@@ -85,7 +94,7 @@ class LiveTable:
         return ", ".join(parts)
 
     def frame(self) -> pd.DataFrame:
-        """The studies at work, then those that failed."""
+        """Return a table of the running studies, followed by the failed ones."""
         rows = [
             (self._name(key), stage_label(stage), f"{100 * share:.0f} %")
             for key, (stage, share) in self._running.items()
@@ -120,7 +129,7 @@ class LiveTable:
 
 
 def _notebook() -> Any:
-    """IPython's `display` inside a kernel; None elsewhere, without importing it."""
+    """IPython's `display` inside a notebook kernel; None elsewhere, without importing IPython."""
     if "IPython" not in sys.modules:
         return None
     from IPython.core.getipython import get_ipython

@@ -1,9 +1,9 @@
 """The paper's ablations as ready variants of a study: each name means a few changes of one setting.
 
-Source: arXiv 2601.02896 (layer, prompt length, number of latents, three fluency weights, random direction,
-start from a sentence), and what a sceptic adds (updates at random, population, contexts, labels, budget).
-Where a change makes a step dearer or cheaper (length, population, contexts), compare at a fixed number of
-floating point operations: `search.budget: {flops: ...}`.
+The paper (arXiv 2601.02896) varies layer, prompt length, number of latents, fluency weights, a random
+direction and the start from a sentence. Added are random updates, population, contexts, labels and budget. If
+a change affects the cost per step (length, population, contexts), compare at a fixed number of floating point
+operations: `search.budget: {flops: ...}`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Change = dict[str, Any]
 
 
 def _layers(study: Study) -> list[Change]:
-    """A direction from each block of the model (SAEGA's latents stay at their SAE's layer)."""
+    """One study per block of the model, with the direction from that block (SAEGA's latents do not move)."""
     checkpoint = open_model_directory(find_source(study.model.name, study.model.revision).directory)
     return [{"directions.layers": [layer]} for layer in range(checkpoint.config.num_hidden_layers)]
 
@@ -30,7 +30,7 @@ def _each(name: str, *values: Any) -> Callable[[Study], list[Change]]:
 
 
 def _budgets(study: Study) -> list[Change]:
-    """A quarter to four times of every limit of the study's budget: effect against budget."""
+    """Budgets from a quarter to four times the study's, in each of its limits."""
     limits = study.search.budget.model_dump(exclude_none=True)
     scaled = [
         {k: max(1, round(v * share)) if k == "steps" else v * share for k, v in limits.items()}
@@ -40,13 +40,13 @@ def _budgets(study: Study) -> list[Change]:
 
 
 def _random_direction(study: Study) -> list[Change]:
-    """The study's searches next to four along random directions of equal norm and covariance."""
+    """The study's searches next to four searches along random directions of equal norm and covariance."""
     conditions = [*study.conditions, *(c for c in ("resga", "random_direction") if c not in study.conditions)]
     return [{"conditions": conditions, "random_directions": 4}]
 
 
 def _random_updates(study: Study) -> list[Change]:
-    """Random updates: the method's population, fluency weights and scoring, with swaps drawn evenly.
+    """Random instead of gradient-chosen swaps, with the method's population, fluency weights and scoring.
 
     Options that only gradient methods have are left out.
     """
@@ -55,7 +55,10 @@ def _random_updates(study: Study) -> list[Change]:
 
 
 def _cross_entropy(study: Study) -> list[Change]:
-    """Loose, medium and strict fluency weights, a factor of ten apart; the ends are scaled, so that any method's own fit."""
+    """Loose, medium and strict fluency weights, each ten times the one before.
+
+    The method's own range of weights is scaled, so that any method's default fits.
+    """
     low, high = (
         float(study.search.options.get(name, usual))
         for name, usual in (("fluency_low", 0.02), ("fluency_high", 2.0))
@@ -67,7 +70,7 @@ def _cross_entropy(study: Study) -> list[Change]:
     ]
 
 
-#: Name of an ablation -> the changes that it makes to a study, one of them for each study of the sweep.
+#: Changes of each ablation by its name; each change makes one study of the sweep.
 ABLATIONS: dict[str, Callable[[Study], list[Change]]] = {
     "layer": _layers,
     "length": _each("search.options.length", 2, 4, 8, 16),

@@ -1,14 +1,13 @@
-"""Whether prompts that were found on one model work on others, which arXiv 2601.02896 names as future work.
+"""Test whether prompts that were found on one model work on other models (future work in arXiv 2601.02896).
 
-1. The chosen prompt of every search is read from the run directories, with the effect that it had on the
-   model it was found on.
-2. Each other model is loaded once. A prompt goes to it as text, and the other model's tokenizer makes other
-   tokens of it; one that does not keep its tokens inside the other model's template is listed with that
-   reason, never cut.
+1. The chosen prompt of every search is read from the run directories, with its effect on the model that it
+   was found on.
+2. Each other model is loaded once. A prompt is transferred as text and tokenized anew. If its tokens change
+   inside the other model's chat template, it is listed with that reason and never cut.
 3. All prompts for one persona and set of questions are compared on the held-out questions of the run, paired
-   against no prompt on the same model, with Holm's correction over the prompts.
+   with no prompt on the same model, with Holm's correction over the prompts.
 
-The test questions are read once more for each model; nothing is chosen by them.
+The test questions are evaluated once more on each model; nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ _FIGURES = (
 
 @dataclass(frozen=True, repr=False)
 class TransferResult(ShowsTable):
-    """Chosen prompts of finished runs on other models.
+    """Effects of the chosen prompts of finished runs on other models.
 
     Attributes:
-        table: One row per prompt and model. shift: change of the mean log-odds relative to no prompt on that
-            model, with its interval; shift_at_source: on the model that the prompt was found on; kept: the
-            one divided by the other, None where the effect at the source may be zero; problem: why a prompt
-            could not be used on the model.
+        table: One row per prompt and model. `shift` is the change of the mean log-odds relative to no prompt
+            on that model, with its interval. `shift_at_source` is that change on the model that the prompt
+            was found on. `kept` is the first divided by the second, None if the effect at the source may be
+            zero. `problem` says why a prompt could not be used on the model.
         comparisons: The whole comparison of each model and question set.
 
     Example:
@@ -67,7 +66,7 @@ class TransferResult(ShowsTable):
     comparisons: tuple[Comparison, ...]
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return the caption and the rows of the table that notebooks show."""
         return (
             f"{self.table['prompt'].nunique()} prompts on {self.table['model'].nunique()} models",
             self.table,
@@ -76,7 +75,7 @@ class TransferResult(ShowsTable):
 
 @dataclass(frozen=True)
 class _Prompt:
-    """A chosen prompt of a run's search, and its figures on the model that it was found on."""
+    """A chosen prompt of a run's search, with its figures on the model that it was found on."""
 
     run: str
     search: str
@@ -94,17 +93,17 @@ class _Prompt:
 
 
 def transfer(runs: Sequence[str | Path], models: Sequence[str | ModelSettings]) -> TransferResult:
-    """Measure the chosen prompts of finished runs on other models.
+    """Measure the effects of the chosen prompts of finished runs on other models.
 
     Args:
         runs: Run directories.
-        models: Names or directories as `load_model` takes them, or `ModelSettings` (device, dtype).
+        models: Names or directories as for `load_model`, or `ModelSettings` (with device and dtype).
 
     Returns:
         One row per prompt and model.
 
     Raises:
-        UserError: A directory that is no finished run, a run whose data changed since, or an unknown model.
+        UserError: A directory is no finished run, the data of a run have changed, or a model is unknown.
 
     Example:
         >>> wb.transfer(["runs/mine"], ["smollm2-135m"]).table  # doctest: +SKIP
@@ -144,7 +143,7 @@ def _prompts(path: Path) -> list[_Prompt]:
 
 
 def _by_questions(prompts: Iterable[_Prompt]) -> list[list[_Prompt]]:
-    """Prompts that answer to the same questions, asked in the same way and for the same sign."""
+    """Group prompts that have the same questions, slot, metric and sign."""
     found: dict[tuple[str, ...], list[_Prompt]] = {}
     for prompt in prompts:
         study = prompt.study
@@ -157,7 +156,7 @@ def _by_questions(prompts: Iterable[_Prompt]) -> list[list[_Prompt]]:
 def _on(
     model: Any, settings: ModelSettings, prompts: Sequence[_Prompt]
 ) -> tuple[Comparison | None, pd.DataFrame]:
-    """All prompts of one question set on one model."""
+    """Compare all prompts of one question set on one model."""
     study = prompts[0].study
     test = Material.load(study, model).splits.test
     if test.hash != prompts[0].questions:

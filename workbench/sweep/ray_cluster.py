@@ -1,8 +1,8 @@
-"""A Ray to work with: the cluster at an address, one that answers; or one of our own on this machine.
+"""Connect to a Ray cluster at an address, or start a private Ray on this machine.
 
-Ray tries an address for 40 s and more, whatever is there. So it is asked first, without Ray: does something
-listen (one TCP connection), and does it speak HTTP/2, as every Ray head does (its SETTINGS frame)? What does
-not is refused by name within seconds.
+Ray itself waits for an address for 40 s and more, whatever is there. So the address is first tested without
+Ray: does something accept a TCP connection, and does it speak HTTP/2, as every Ray head does (its SETTINGS
+frame)? An address that fails is refused by name within seconds.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from workbench.errors import UserError
 from workbench.optional_packages import needs_extra
 from workbench.sweep.ray_watchdog import RayWatchdog
 
-#: Seconds in which a Ray of our own may start; a loaded machine needs more than Ray's own 30.
+#: Seconds in which a private Ray may start; a loaded machine needs more than Ray's own 30.
 START_SECONDS = 180
 #: Seconds for a connection to an address, and again for its first bytes.
 ANSWER_SECONDS = 8.0
-#: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the
-#: workers.
+#: Bytes of shared memory of a private Ray; it needs little, because tensors stay in the workers.
 OBJECT_STORE = 80 << 20
-#: How a client of HTTP/2 begins: the preface and an empty SETTINGS frame.
+#: First bytes of an HTTP/2 client: the preface and an empty SETTINGS frame.
 _HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 
 
 def check_answers(address: str) -> None:
-    """UserError, in one line, where no Ray head can be at an address: no such host, nothing listens, or another program does.
+    """Check quickly that a Ray head may be running at an address.
 
     Args:
         address: "host:port" or "ray://host:port".
+
+    Raises:
+        UserError: The host does not exist, nothing listens there, or another program does.
     """
     where = f"no Ray cluster at {address}"
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -67,10 +69,20 @@ def _speaks_http2(connection: socket.socket) -> bool:
 def start_patiently(
     start: Callable[[], Any], clean: Callable[[], Any], seconds: float = START_SECONDS
 ) -> Any:
-    """What `start` gives, started again after a time-out of its own until `seconds` are over.
+    """Call `start`, and call it again after each of its time-outs until `seconds` have passed.
 
-    Ray gives a node 30 s, whatever the machine's load, and has no setting for it. clean: removes what a
-    failed start left. Any other error is raised at once.
+    Ray gives a node 30 s to start, whatever the machine's load, and has no setting for it.
+
+    Args:
+        start: Function that starts Ray.
+        clean: Function that removes what a failed start left.
+        seconds: Time after which a time-out is raised.
+
+    Returns:
+        What `start` returns.
+
+    Raises:
+        Exception: Any error of `start` that is no time-out, or the last time-out.
     """
     end = time.monotonic() + seconds
     while True:
@@ -85,7 +97,10 @@ def start_patiently(
 
 
 def _named_head() -> str:
-    """The address that "auto" means to Ray: a head that runs on this machine, or the one that `ray start` noted. ConnectionError without."""
+    """Return the address that "auto" means: a Ray head on this machine, or the one that `ray start` recorded.
+
+    Raises ConnectionError if there is none.
+    """
     from ray._private.services import get_ray_address_from_environment  # Ray has no public name for it
 
     return get_ray_address_from_environment("auto", None)
@@ -93,10 +108,21 @@ def _named_head() -> str:
 
 @contextmanager
 def connected(workers: int | None, address: str | None) -> Iterator[Any]:
-    """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine.
+    """Yield Ray, connected to a cluster or to a private Ray on this machine.
 
-    Ray of our own is bound to loopback, without a dashboard and without telling anybody; the last two kinds
-    are left as they were found.
+    A private Ray listens on loopback only, has no dashboard and sends no usage statistics. It is stopped
+    after the block. If this process is already connected to Ray, that connection is used and left as it is.
+
+    Args:
+        workers: Number of CPUs of a private Ray; None for all.
+        address: Address of a cluster; None for a private Ray.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        UserError: The cluster cannot be reached, Ray cannot start or is not installed, or RAY_ADDRESS names a
+            cluster but no address is given.
     """
     named = os.environ.get("RAY_ADDRESS", "").strip()
     if address is None and named not in ("", "local"):
@@ -137,7 +163,7 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
 
 @contextmanager
 def _one_line(where: str) -> Iterator[None]:
-    """Ray raises bare Exceptions where a node does not come up."""
+    """Turn exceptions of Ray, which raises bare ones if a node does not start, into a one-line UserError."""
     try:
         yield
     except UserError:

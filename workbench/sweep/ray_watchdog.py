@@ -1,9 +1,9 @@
-"""Ends the processes of a Ray of our own when the process that started it is gone, however it ended.
+"""End the processes of a private Ray when the process that started it has ended, in whatever way.
 
-Ray leaves its head, node manager and monitors running when their driver is killed. Here they are started with
-a mark in their environment, which their workers inherit, and a small process waits at a pipe that closes with
-the driver; then it kills what has the mark, and what such a process has started. Linux only: it finds them in
-/proc.
+Ray leaves its head, node manager and monitors running if their driver is killed. So they are started with a
+mark in their environment, which their workers inherit. A small process waits at a pipe that closes with the
+driver, and then kills every process with the mark and its descendants. It finds them in /proc, so it works on
+Linux only.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ for _ in range(20):
 
 
 class RayWatchdog:
-    """What is started inside `marking()` does not outlive this process, nor `close()`."""
+    """Ensures that processes started inside `marking()` do not outlive this process or `close()`."""
 
     def __init__(self) -> None:
         self._value = f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -75,7 +75,7 @@ class RayWatchdog:
 
     @contextmanager
     def marking(self) -> Iterator[None]:
-        """Processes that are started inside the block get the mark, and so do those that they start at any time."""
+        """Mark all processes that are started inside the block, and their descendants at any time."""
         os.environ[MARK] = self._value
         try:
             yield
@@ -83,7 +83,7 @@ class RayWatchdog:
             del os.environ[MARK]
 
     def close(self) -> None:
-        """Kills what is left with the mark."""
+        """Kill all remaining processes with the mark."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()

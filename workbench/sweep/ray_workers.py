@@ -1,12 +1,13 @@
-"""Several workers, on this machine or on a Ray cluster: Ray starts, places and restarts them; here they are only given studies.
+"""Run studies with several workers, on this machine or on a Ray cluster.
 
-1. Each worker is an actor that holds one CPU and, where the studies request CUDA, the part of a GPU that
-   their planned memory needs (`gpus_of_a_worker`), or whole GPUs for a model that is spread over them, and
-   with it its model.
-2. A free worker gets the next study, if there is one, of the model that it holds.
-3. Ray restarts a worker whose process or node is lost. Its study goes back to the head of the queue and is
-   resumed from its run directory by whichever worker is free first (a worker whose GPU is lost ends itself).
-   A study that lost its worker three times is listed as failed: it may be what kills them.
+Ray starts, places and restarts the workers; this module gives them studies.
+1. Each worker is an actor with one CPU and, for studies on CUDA, the fraction of a GPU that their planned
+   memory needs (`gpus_of_a_worker`), or several whole GPUs for a model that is spread over them. A worker
+   keeps the model that it loaded last.
+2. A free worker gets the next study of the model that it holds, or else the next study.
+3. Ray restarts a worker whose process or node is lost. The worker's study returns to the front of the queue
+   and is resumed from its run directory by the worker that is free first. (A worker whose GPU is lost ends
+   itself.) A study that lost its worker three times is listed as failed, because it may be the cause.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ from workbench.sweep.resolve_studies import PlannedStudy
 from workbench.sweep.study_worker import StudyWorker, Tell, over_limit
 from workbench.sweep.sweep_store import StudyOutcome, run_path, write_failure
 
-#: Workers that a study may lose before it is given up.
+#: Number of lost workers after which a study is given up.
 LOSSES = 3
-#: Seconds after a study's limit in which its worker may still stop it in order.
+#: Seconds after a study's time limit in which its worker may still end it regularly.
 GRACE = 60.0
-#: Seconds between two looks at the state of the running studies; each call through Ray takes a millisecond or
-#: more of cores that the workers need.
+#: Seconds between two updates of the state of the running studies; each call through Ray costs a millisecond
+#: or more on cores that the workers need.
 SHOWN_EVERY = 2.0
-#: Seconds within which one of the workers must be ready where none of them is: Ray kills and restarts them
-#: for ever on a machine without memory.
+#: Seconds within which the first worker must be ready: on a machine without enough memory Ray kills and
+#: restarts workers for ever.
 START = 600.0
-#: The most workers that share a GPU: each has a CUDA context of its own.
+#: Largest number of workers that share a GPU, since each needs memory for its CUDA context.
 MOST_ON_ONE = 8
 
 
 class RayWorker:
-    """A `StudyWorker` run by Ray."""
+    """A `StudyWorker` as a Ray actor."""
 
     def __init__(self, threads: int, seconds: float | None, news: Any, part: float = 1.0) -> None:
         from ray.exceptions import RayError
@@ -65,11 +66,11 @@ class RayWorker:
         )
 
     def ready(self) -> bool:
-        """Answers once the process runs."""
+        """Return True; Ray answers the call once the worker's process runs."""
         return True
 
     def run(self, out: Path, key: str, study: Study) -> StudyOutcome:
-        """See `StudyWorker.run`; a worker whose GPU is lost ends, so that Ray starts it anew."""
+        """Run one study like `StudyWorker.run`; if the GPU is lost, end this process for Ray to restart."""
         try:
             return self._worker.run(out, key, study, self._tell)
         except DeviceLostError:
@@ -89,10 +90,13 @@ class RayWorker:
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """The workers of a sweep.
+    """Settings of a sweep's workers.
 
-    workers: None for all of the cluster's GPUs or CPUs; threads: of each; address: of a cluster, None for
-    this machine; seconds: limit of each study.
+    Attributes:
+        workers: Number of workers; None for all of the cluster's GPUs or CPUs.
+        threads: Number of torch threads of each worker.
+        address: Address of a cluster; None for this machine.
+        seconds: Time limit of each study; None for no limit.
     """
 
     workers: int | None
@@ -104,15 +108,19 @@ class WorkerPool:
 def gpus_of_a_worker(
     planned: Sequence[PlannedStudy], memory: int | None, needed: Callable[[Study], int]
 ) -> float:
-    """GPUs, or the part of one, that a worker holds: 0 without CUDA.
+    """Return the number of GPUs, or the fraction of one, that a worker holds; 0 without CUDA.
 
     Args:
         planned: The studies.
-        memory: Bytes of a GPU; None where it is not known (none on this machine): then one whole GPU each.
-        needed: Planned peak of a study on a GPU, bytes.
+        memory: Bytes of memory of one GPU. If it is not known (None, because this machine has no GPU), each
+            worker holds one whole GPU.
+        needed: Function from a study to its planned peak memory on a GPU in bytes.
+
+    Returns:
+        Number of GPUs.
 
     Raises:
-        UserError: A study that one GPU cannot hold and that is not spread over several.
+        UserError: A study needs more memory than one GPU has and is not spread over several.
     """
     wanted = [
         p.study for p in planned if p.study.model.device.startswith("cuda") or spreads(p.study.model.device)
@@ -139,7 +147,20 @@ def gpus_of_a_worker(
 def run_pool(
     planned: Sequence[PlannedStudy], out: Path, asked: WorkerPool, tell: Tell
 ) -> Iterator[StudyOutcome]:
-    """The studies, in the order in which they end."""
+    """Run studies with several workers and yield their outcomes in the order in which they end.
+
+    Args:
+        planned: The studies.
+        out: Directory of the sweep.
+        asked: Settings of the workers.
+        tell: Function that receives the state of the running studies.
+
+    Yields:
+        One outcome per study.
+
+    Raises:
+        UserError: The cluster has no CPU or too few GPUs for a worker, or no worker can start.
+    """
     memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
     gpus = gpus_of_a_worker(planned, memory, _planned_peak)
     with connected(asked.workers, asked.address) as ray:
@@ -156,14 +177,14 @@ def run_pool(
 
 
 def _planned_peak(study: Study) -> int:
-    """Bytes at the peak of a study's plan on a GPU."""
+    """Peak memory of a study's plan on a GPU in bytes."""
     estimate = plan(study)
     return max(estimate.bytes(stage, study.model.dtype) for stage in estimate.stages)
 
 
 @dataclass(frozen=True)
 class _Given:
-    """A study at work: by whom, since when, and whether its worker was stopped because it took too long."""
+    """A running study: its worker, its start time, and whether it was stopped for taking too long."""
 
     study: PlannedStudy
     actor: Any
@@ -172,10 +193,16 @@ class _Given:
 
 
 def loss_reason(error: Exception) -> str:
-    """Why a worker was lost, in a few words, from what Ray says.
+    """Explain in a few words, from Ray's error, why a worker was lost.
 
-    Killed by Ray for memory, gone with its node, or killed by something else (Ray cannot see the system's own
-    out-of-memory killer).
+    It was killed by Ray for memory, lost with its node, or killed by something else (Ray cannot see the
+    system's own out-of-memory killer).
+
+    Args:
+        error: Ray's exception.
+
+    Returns:
+        The reason.
     """
     said = " ".join(str(error).split())
     if any(words in said.lower() for words in ("low on memory", "out of memory (oom)", "node_out_of_memory")):
@@ -188,7 +215,7 @@ def loss_reason(error: Exception) -> str:
 
 
 class _Pool:
-    """The queue of studies and the workers: starting, busy with a study, or free."""
+    """The queue of studies, and the workers that are starting, busy with a study, or free."""
 
     def __init__(
         self, ray: Any, planned: Sequence[PlannedStudy], out: Path, tell: Tell, seconds: float | None = None
@@ -203,7 +230,7 @@ class _Pool:
         self.busy: dict[Any, _Given] = {}
         self.free: list[Any] = []
         self.holds: dict[Any, ModelSettings] = {}
-        #: The state of the running studies. A process of Ray's own, which has nothing of ours to import.
+        #: Queue with the state of the running studies, in a Ray process that need not import the workbench.
         self.news = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
 
     def run(self, workers: int, threads: int, gpus: float) -> Iterator[StudyOutcome]:
@@ -219,11 +246,14 @@ class _Pool:
             yield from (outcome for ref in ended if (outcome := self._end(ref)))
 
     def _start(self, actor: Any) -> None:
-        """A worker is free once it answers; Ray asks again while it restarts."""
+        """Wait for a worker to answer, after which it is free.
+
+        Ray repeats the call while the worker restarts.
+        """
         self.starting[actor.ready.options(max_task_retries=-1).remote()] = actor
 
     def _give(self) -> None:
-        """A study to each free worker, of the model that it holds where there is one."""
+        """Give each free worker a study, if possible of the model that it holds."""
         while self.free and self.queue:
             actor = self.free.pop()
             p = next((p for p in self.queue if p.study.model == self.holds.get(actor)), self.queue[0])
@@ -232,7 +262,7 @@ class _Pool:
             self.busy[actor.run.remote(self.out, p.key, p.study)] = _Given(p, actor, time.monotonic())
 
     def _end(self, ref: Any) -> StudyOutcome | None:
-        """What came back of a worker: that it is up, a study's outcome, or its loss."""
+        """Handle the answer of a worker: it is ready, a study has ended, or the worker is lost."""
         lost = self.ray.exceptions.RayActorError
         if ref in self.starting:
             actor = self.starting.pop(ref)
@@ -257,7 +287,7 @@ class _Pool:
         return outcome
 
     def _lost(self, p: PlannedStudy, error: Exception) -> StudyOutcome | None:
-        """Back to the head of the queue; listed as failed after too many losses."""
+        """Put a lost worker's study at the front of the queue; after too many losses list it as failed."""
         self.losses[p.key] += 1
         if self.losses[p.key] < LOSSES:
             self.queue.appendleft(p)
@@ -265,7 +295,7 @@ class _Pool:
         return self._failed(p, f"its worker was lost {LOSSES} times: {loss_reason(error)}")
 
     def _stop_overdue(self) -> None:
-        """A study that does not end at its limit by itself (it is inside a library) loses its worker."""
+        """Kill the worker of a study that does not stop at its time limit, for example inside a library."""
         for ref, given in list(self.busy.items()):
             if (
                 self.seconds is not None
@@ -276,7 +306,10 @@ class _Pool:
                 self.ray.kill(given.actor, no_restart=False)
 
     def _stop_without_workers(self, limit: float) -> None:
-        """Ends a sweep none of whose workers gets ready; what is done stays, and a resumed sweep goes on."""
+        """Raise a UserError if no worker becomes ready.
+
+        Finished studies remain, and the sweep can be resumed.
+        """
         if self.busy or self.free or not self.starting:
             self.waiting_since = time.monotonic()
         elif time.monotonic() - self.waiting_since > limit:
@@ -293,7 +326,7 @@ class _Pool:
         return StudyOutcome(p.key, "failed", reason)
 
     def _no_worker(self, error: Exception) -> None:
-        """A worker that could not even begin; the others go on, if there are any."""
+        """Handle a worker that could not start: raise a UserError if there is no other, else continue."""
         if not (self.starting or self.busy or self.free):
             raise UserError(f"no worker could be started: {' '.join(str(error).split())[:400]}") from error
 

@@ -1,13 +1,12 @@
-"""Every study checked against what it names, before any of them starts; and the key that its run directory is called by.
+"""Check every study of a sweep before any of them starts, and compute the key of its run directory.
 
-1. Persona, data, splits, model, layers, SAE and search method of each study are looked up (nothing heavy is
-   loaded; each is looked up once however many studies name it). What is wrong is one line with the study's
-   number.
+1. Persona, data, splits, model, layers, SAE and search method of each study are looked up, without loading
+   anything large and only once for all studies that share them. An error is one line with the study's number.
 2. The key is the sha256 of the settings with everything resolved: the method with its defaults, the items'
-   hash in place of the data's path, and a hash of its files next to the model's name: other data or weights
-   under the same name are another study.
-3. Two studies with one key would have one output: refused. (A value of an ablation that repeats another study
-   is left out.)
+   hash instead of the data's path, and a hash of the model's files next to its name. So other data or weights
+   under the same name make another study.
+3. Two studies with one key would have one output, so they are refused. (A value of an ablation that repeats
+   another study is left out.)
 """
 
 from __future__ import annotations
@@ -33,22 +32,34 @@ from workbench.sweep.sweep_settings import StudyVariant
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that passed, with the key of its run directory: 16 hexadecimal digits."""
+    """A checked study with the key of its run directory.
+
+    Attributes:
+        variant: The study with the settings that the sweep changed.
+        key: 16 hexadecimal digits.
+    """
 
     variant: StudyVariant
     key: str
 
     @property
     def study(self) -> Study:
-        """The study, named after its key: the same settings give the same file in every sweep."""
+        """The study, named after its key, so that the same settings give the same file in every sweep."""
         return self.variant.study.model_copy(update={"name": f"study {self.key}"})
 
 
 def plan(variants: Iterable[StudyVariant], here: bool = True) -> list[PlannedStudy]:
-    """All studies, checked.
+    """Check all studies of a sweep and compute their keys.
 
-    here: they run on this machine, so their devices must be there. UserError for the first that cannot run,
-    and for two that are the same.
+    Args:
+        variants: The studies.
+        here: Whether they run on this machine, so that their devices must exist on it.
+
+    Returns:
+        The studies with their keys, without repeated values of ablations.
+
+    Raises:
+        UserError: A study cannot run, or two studies are the same.
     """
     resolver, planned = StudyResolver(here), dict[str, PlannedStudy]()
     for variant in variants:
@@ -67,7 +78,7 @@ def plan(variants: Iterable[StudyVariant], here: bool = True) -> list[PlannedStu
 
 
 class StudyResolver:
-    """Looks up what studies name, each thing once."""
+    """Looks up the personas, models and SAEs that studies name, each only once."""
 
     def __init__(self, here: bool = True) -> None:
         self.here = here
@@ -80,7 +91,11 @@ class StudyResolver:
         self._device: Callable[[str], Place] = cache(choose_device)
 
     def key(self, study: Study) -> str:
-        """The key of a study; UserError where it names what is not there."""
+        """Check a study and return its key.
+
+        Raises:
+            UserError: The study names something that does not exist.
+        """
         persona = self._persona(study.persona, study.data.path, study.data.world)
         self._split(study.data, study.persona)
         if study.sign not in persona.manual_prompts and (
@@ -116,7 +131,7 @@ def _sae_name(study: Study) -> str:
 
 
 def _model_facts(name: str, revision: str | None) -> tuple[int, str]:
-    """(blocks, hash of all files, those of an adapter too)."""
+    """Return the number of blocks and the hash of all files of a model, including an adapter's."""
     source = find_source(name, revision)
     return open_model_directory(source.directory).config.num_hidden_layers, source_hash(source)
 

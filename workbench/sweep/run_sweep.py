@@ -1,11 +1,11 @@
-"""`sweep(...)`: every study of a sweep, each once, here or on a Ray cluster.
+"""`sweep(...)` runs every study of a sweep once, on this machine or on a Ray cluster.
 
-1. Expand the sweep, check every study, refuse what cannot run before anything has begun.
-2. Look which of them are done, failed, interrupted or new: the run directories say it, nothing else is kept.
-3. Run what is left, the interrupted ones first (they resume from their checkpoints), then by model, so that
-   it is seldom loaded.
-4. At the end, also after Ctrl-C: results.parquet of all finished studies, and overview.html with a link to
-   each one's report.
+1. Expand the sweep and check every study, so that an invalid one is refused before anything runs.
+2. Read from the run directories which studies are done, failed, interrupted or new; no other state is kept.
+3. Run the remaining ones: first the interrupted ones, which resume from their checkpoints, then the others
+   sorted by model, so that a model is loaded rarely.
+4. At the end, even after Ctrl-C, write results.parquet of all finished studies and overview.html with a link
+   to each one's report.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SweepResult(ShowsTable):
     """State and results of a sweep.
 
     Attributes:
-        path: Of the sweep's directory.
+        path: Directory of the sweep.
         studies: One row per study: number, settings that vary, state, reason, seconds, run directory.
         results: One row per finished study and condition (results.parquet).
 
@@ -50,11 +50,11 @@ class SweepResult(ShowsTable):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Studies by state."""
+        """Number of studies by state."""
         return dict(Counter(self.studies["state"]))
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return the caption and the rows of the table that notebooks show."""
         caption = ", ".join(f"{n} {state}" for state, n in self.counts.items())
         return f"{len(self.studies)} studies: {caption}", self.studies.drop(columns="run")
 
@@ -67,24 +67,24 @@ def sweep(
     rerun_failed: bool = False,
     threads: int | None = None,
 ) -> SweepResult:
-    """Run the studies of a sweep that are not done, and give the state and results of all.
+    """Run the studies of a sweep that are not done, and return the state and results of all.
 
     Args:
         what: A `Sweep`, or the path of its file.
-        out: Its directory, runs/NAME when None; a sweep that was there before goes on.
-        workers: Processes, 1 when None (with `address`: all of the cluster's GPUs or CPUs); one worker
-            without an address is this process, and needs no Ray.
-        address: Of a Ray cluster ("auto", "host:port"); `out` and the data must be on a file system that all
-            its nodes share.
-        rerun_failed: Try failed studies again.
-        threads: Of each worker's sums. 1 when None, for any number of workers: the last bits of the results
-            depend on it.
+        out: Directory of the sweep; None for runs/NAME. An earlier sweep in it is continued.
+        workers: Number of worker processes; None for 1 or, with `address`, for all of the cluster's GPUs or
+            CPUs. One worker without an address is this process and needs no Ray.
+        address: Address of a Ray cluster ("auto", "host:port"); `out` and the data must be on a file system
+            that all of its nodes share.
+        rerun_failed: Whether failed studies are run again.
+        threads: Number of torch threads of each worker; None for 1, whatever the number of workers, because
+            the last bits of the results depend on it.
 
     Returns:
         Tables of studies and results. A study that fails while running does not stop the others.
 
     Raises:
-        UserError: Before anything runs, if any study cannot run.
+        UserError: Some study cannot run; it is raised before anything runs.
 
     Example:
         >>> wb.sweep("sweep.yaml", workers=4).studies  # doctest: +SKIP
@@ -124,7 +124,7 @@ def sweep(
 
 
 def _directory(place: Path) -> Path:
-    """The sweep's directory, made if it is not there; refused if it holds something else."""
+    """Make the sweep's directory if it does not exist; refuse one that holds something else."""
     if place.exists() and not place.is_dir():
         raise UserError(f"{place}: expected a directory for the sweep, found a file")
     if place.is_dir() and any(place.iterdir()) and not (place / FILE).is_file():

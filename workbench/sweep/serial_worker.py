@@ -1,4 +1,4 @@
-"""One worker: this process. Nothing else is needed, and Ray is not imported."""
+"""Run the studies of a sweep one after another in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -17,17 +17,31 @@ from workbench.sweep.sweep_store import StudyOutcome
 
 
 class _Stop(BaseException):
-    """Ctrl-C during a sweep.
+    """Raised by Ctrl-C during a sweep.
 
-    Not KeyboardInterrupt: a search takes that as the order to end early with what it has, and its study would
-    be called done.
+    It is no KeyboardInterrupt, because a search takes that as the order to end early with what it has, and
+    the study would then count as done.
     """
 
 
 def run_here(
     planned: Sequence[PlannedStudy], out: Path, threads: int, seconds: float | None, tell: Tell
 ) -> Iterator[StudyOutcome]:
-    """Every study in turn. KeyboardInterrupt leaves the study at hand to be resumed. Torch has its own number of threads afterwards."""
+    """Run the studies one after another in this process and yield their outcomes.
+
+    KeyboardInterrupt interrupts the running study so that it can be resumed. Afterwards torch has its former
+    number of threads.
+
+    Args:
+        planned: The studies.
+        out: Directory of the sweep.
+        threads: Number of torch threads.
+        seconds: Time limit of each study; None for no limit.
+        tell: Function that receives the state of the running study.
+
+    Yields:
+        One outcome per study.
+    """
     before = torch.get_num_threads()
     worker = StudyWorker(threads, seconds)
     try:

@@ -1,10 +1,9 @@
-"""What one worker does: studies one after another, the model loaded once for all that share it.
+"""The work of one worker: it runs studies one after another and keeps the model loaded while they share it.
 
-1. A study that another process holds is waited for a little (a worker that was thought lost may still be
-   ending), then left to it.
-2. The run directory is made or resumed; `workbench.study.run_study` does the stages that are not done.
-3. What goes wrong is written into the run directory as one line with its traceback, and the next study
-   begins.
+1. If another process holds a study's run directory, the worker waits a short time (a worker that was thought
+   lost may still be ending) and then leaves the study to that process.
+2. The run directory is created or resumed, and `workbench.study.run_study` runs the stages that are not done.
+3. An error is written into the run directory as one line with its traceback, and the next study begins.
 """
 
 from __future__ import annotations
@@ -28,17 +27,18 @@ from workbench.study.study_settings import ModelSettings
 from workbench.sweep.sweep_store import StudyOutcome, forget_failure, is_free, look, run_path, write_failure
 from workbench.sweep.time_limit import TimeLimitReached, time_limit
 
-#: Told of a study's key, its stage, and how much of the stage is done, 0 to 1.
+#: Function that receives a study's key, its stage, and the fraction of the stage that is done, 0 to 1.
 Tell = Callable[[str, str, float], None]
-#: Seconds that a run held by another process is waited for.
+#: Seconds to wait for a run directory that another process holds.
 PATIENCE = 30.0
 
 
 class StudyWorker:
-    """Runs one study after the other; one model is held at a time, the last study's.
+    """Runs studies one after another and keeps the last study's model loaded.
 
-    threads: of torch's sums, on which their last bits depend; seconds: limit of each study, None for no
-    limit.
+    Args:
+        threads: Number of torch threads, on which the last bits of the results depend.
+        seconds: Time limit of each study; None for no limit.
     """
 
     def __init__(self, threads: int, seconds: float | None = None) -> None:
@@ -47,10 +47,19 @@ class StudyWorker:
         self._held: tuple[ModelSettings, Any] | None = None
 
     def run(self, out: Path, key: str, study: Study, tell: Tell) -> StudyOutcome:
-        """Run or resume one study; never raises for what the study does wrong.
+        """Run or resume one study; its errors are recorded in its run directory instead of being raised.
+
+        Args:
+            out: Directory of the sweep.
+            key: Key of the study.
+            study: The study.
+            tell: Function that receives the state of the study.
+
+        Returns:
+            The study's state.
 
         Raises:
-            DeviceLostError: The GPU does nothing more for this process; the study can be resumed by another.
+            DeviceLostError: The GPU no longer works for this process; another process can resume the study.
         """
         path = run_path(out, key)
         try:
@@ -109,7 +118,7 @@ class StudyWorker:
 
 
 def over_limit(seconds: float | None) -> str:
-    """Why a study failed that took too long; its finished stages are kept."""
+    """Return the reason recorded for a study that exceeded its time limit; its finished stages are kept."""
     return (
         f"stopped after study_seconds ({seconds:g} s); --rerun-failed resumes it, give it more seconds then"
     )

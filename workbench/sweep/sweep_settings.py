@@ -1,13 +1,13 @@
-"""A sweep: many studies, said in a few lines.
+"""The settings of a sweep: many studies described in a few lines.
 
-1. What all studies share: `study` (a study's file) with the settings of `base` laid over it.
-2. Variants of it: each entry of `studies` is a mapping of settings to values; each name in `ablations` means
-   a few such entries (paper_ablations.py), each changing one thing. Without either there is one variant, the
-   shared study itself.
-3. Each variant is taken at every point of `grid`: the product of its settings' values.
+1. The shared study is the file `study` with the settings of `base` replaced.
+2. Variants of it: each entry of `studies` is a mapping from settings to values, and each name in `ablations`
+   means a few such entries (paper_ablations.py), each of which changes one thing. Without either there is one
+   variant, the shared study itself.
+3. Each variant is combined with every point of `grid`, the product of its settings' values.
 
-A setting is written with dots, as it is in a study's file (`search.options.length`). Short names: model,
-layer, method, length.
+Names of settings are written with dots, as in a study's file (`search.options.length`). Short names exist for
+model, layer, method and length.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from workbench.study.study_presets import demo_study
 from workbench.study.study_settings import Sign
 from workbench.sweep.paper_ablations import ABLATIONS
 
-#: Short names of the settings that sweeps vary most.
+#: Short names of the settings that sweeps vary most often.
 SHORT = {
     "model": "model.name",
     "layer": "directions.layers",
@@ -42,17 +42,18 @@ class Sweep(BaseModel):
     """Many studies in one file: a shared study, its variants, and a grid of settings.
 
     Attributes:
-        name: Of the sweep's directory.
-        study: File of the shared study; None: the demo's.
-        base: Settings that all studies share.
-        studies: Variants, each a set of settings.
+        name: Name of the sweep and of its directory.
+        study: File of the shared study; None for the demo's.
+        base: Settings that replace those of the shared study.
+        studies: Variants, each a mapping from settings to values.
         ablations: Names of the paper's ablations.
         grid: Values for each setting; all combinations are run.
-        limit: At most so many studies.
-        study_seconds: Limit of each study's wall-clock time.
+        limit: Largest number of studies.
+        study_seconds: Wall-clock limit of each study in seconds; None for no limit.
 
     Example:
-        >>> len(wb.Sweep(grid={"seed": (0, 1), "persona": ("sycophancy", "hallucination")}).expand())
+        >>> grid = {"seed": (0, 1), "persona": ("sycophancy", "hallucination")}
+        >>> len(wb.Sweep(grid=grid).expand())
         4
     """
 
@@ -71,21 +72,32 @@ class Sweep(BaseModel):
     ablations: tuple[str, ...] = ()
     """Named ablations of the paper: layer, length, latents, fluency, random_direction, ..."""
     grid: dict[str, tuple[Any, ...]] = {}
-    """Setting -> values; every variant is run at every point of the product."""
+    """Values by setting; every variant is run with every combination of values."""
     limit: int = Field(default=10_000, ge=1)
-    """The most studies that the sweep may have."""
+    """Largest number of studies that the sweep may have."""
     study_seconds: float | None = Field(default=None, gt=0, le=1e9)
-    """Wall-clock seconds that each study may take; one that takes longer is stopped and listed as failed, to be resumed. null: no limit."""
+    """Wall-clock limit of a study, seconds; beyond it the study fails and can be resumed. null: no limit."""
 
     def to_yaml(self) -> str:
-        """The sweep as its file says it, with every default."""
+        """Return the sweep as the YAML text of a sweep file, with every default."""
         return yaml.safe_dump(
             self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
         )
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "sweep") -> Sweep:
-        """The sweep that a YAML text describes; UserError names the source and the field."""
+        """Read a sweep from YAML text.
+
+        Args:
+            text: The text of a sweep file.
+            source: Name of the text, for messages.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            UserError: The text is wrong; the message names source and field.
+        """
         content = parse_yaml(text, source)
         if not isinstance(content, dict):
             raise UserError(
@@ -101,7 +113,19 @@ class Sweep(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:
-        """The sweep in a YAML file, named after it where it has no name; a relative `study` is taken from the file's directory."""
+        """Load a sweep from a YAML file.
+
+        A sweep without a name is named after the file. A relative `study` is taken from the file's directory.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            UserError: The file is wrong; the message names file and field.
+        """
         path = Path(path)
         sweep = cls.from_yaml(read_text(path), str(path))
         changes: dict[str, Any] = {} if "name" in sweep.model_fields_set else {"name": path.stem}
@@ -110,10 +134,11 @@ class Sweep(BaseModel):
         return sweep.model_copy(update=changes)
 
     def expand(self) -> list[StudyVariant]:
-        """Every study of the sweep, in order, not yet checked against models and data.
+        """Return every study of the sweep, in order, not yet checked against models and data.
 
-        UserError names the number of a study whose settings are wrong, and refuses an empty sweep or one
-        above `limit`.
+        Raises:
+            UserError: The settings of a study are wrong (the message names its number), or the sweep has no
+                study or more than `limit`.
         """
         shared = self._shared()
         found = list(itertools.islice(self._variants(shared), self.limit + 1))
@@ -161,15 +186,15 @@ def ablation_sweep(
     sign: Sign = "suppress",
     flops: float | None = None,
 ) -> Sweep:
-    """Ablations of a study: the study as it is, and one study for each changed value, for each persona and seed.
+    """Make a sweep of ablations: a study unchanged and one per changed value, for each persona and seed.
 
     Args:
-        names: Of the ablations.
-        study: The study's file; the demo's when None.
-        personas: Of the studies.
-        seeds: Of the studies.
+        names: Names of the ablations.
+        study: File of the study; None for the demo's.
+        personas: Personas of the studies.
+        seeds: Seeds of the studies.
         sign: "suppress" or "induce".
-        flops: Budget of every search, in floating point operations, in place of the study's.
+        flops: Budget of every search in floating point operations; None for the study's own budget.
 
     Returns:
         The sweep, to be run or written to a file.
@@ -193,8 +218,11 @@ def ablation_sweep(
 class StudyVariant:
     """One study of a sweep.
 
-    number: from 1, as messages name it; varied: the settings that the sweep changed; optional: an ablation's
-    value, which is left out where another study is already the same.
+    Attributes:
+        number: Number of the study in messages, from 1.
+        study: The study.
+        varied: Settings that the sweep changed.
+        optional: True for a value of an ablation, which is left out if another study is already the same.
     """
 
     number: int
@@ -204,7 +232,7 @@ class StudyVariant:
 
     @property
     def label(self) -> str:
-        """What tells this study from the others, in a line."""
+        """One line with the settings that distinguish this study from the others."""
         return (
             ", ".join(f"{name.rsplit('.', 1)[-1]}={_shown(value)}" for name, value in self.varied.items())
             or "the study itself"
@@ -220,7 +248,10 @@ def _study(sweep: str, number: int, shared: dict[str, Any], varied: Mapping[str,
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested or dotted settings as dotted ones; `search.options` and `search.budget` are replaced as a whole."""
+    """Yield nested or dotted settings as dotted ones.
+
+    `search.options` and `search.budget` are replaced as a whole.
+    """
     for name, value in settings.items():
         full = f"{prefix}{name}"
         if isinstance(value, Mapping) and full not in ("search.options", "search.budget"):

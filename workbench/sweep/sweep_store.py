@@ -1,12 +1,12 @@
-"""What is true of a sweep is on the disk: one run directory for each study, `runs/KEY`, and nothing else decides.
+"""The state of a sweep, read from the run directories of its studies (`runs/KEY`) and stored nowhere else.
 
-| state | means |
+| state | meaning |
 |---|---|
-| done | all stages ended and their files are as they were written: never run again |
-| failed | `failure.json` says why (or the directory is another version's): run again only when asked |
-| interrupted | begun, not ended: the next run of the sweep resumes it |
-| busy | another process holds its lock: left to it |
-| new | nothing there |
+| done | all stages ended and their files are unchanged; never run again |
+| failed | `failure.json` has the reason (or another version made the directory); run again on request only |
+| interrupted | begun but not ended; the next run of the sweep resumes it |
+| busy | another process holds its lock, so it is left to that process |
+| new | there is no run directory |
 """
 
 from __future__ import annotations
@@ -26,13 +26,20 @@ from workbench.sweep.resolve_studies import PlannedStudy
 
 State = Literal["done", "failed", "interrupted", "busy", "new"]
 FAILURE = "failure.json"
-#: The last stage of a study.
+#: Name of the last stage of a study.
 LAST = "report"
 
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """The state of a study. reason: one line, for one that failed or is busy; seconds: of all its stages, None where unknown."""
+    """The state of a study.
+
+    Attributes:
+        key: Key of the study.
+        state: One of the states in the module's table.
+        reason: One line for a study that failed or is busy; otherwise empty.
+        seconds: Total time of its stages; None if it is not known.
+    """
 
     key: str
     state: State
@@ -41,12 +48,12 @@ class StudyOutcome:
 
 
 def run_path(out: Path, key: str) -> Path:
-    """The run directory of a study."""
+    """Return the run directory of a study."""
     return out / "runs" / key
 
 
 def look(out: Path, key: str) -> StudyOutcome:
-    """The state of the study, read from its directory alone."""
+    """Return the state of a study, read from its run directory alone."""
     path = run_path(out, key)
     if not path.is_dir() or not (path / "manifest.json").exists():
         return StudyOutcome(key, "new")
@@ -65,7 +72,7 @@ def look(out: Path, key: str) -> StudyOutcome:
 
 
 def is_free(run: RunDirectory) -> bool:
-    """Does nobody hold the run's lock?"""
+    """Whether no process holds the run's lock."""
     try:
         with run.lock(patience=0.0):
             return True
@@ -74,22 +81,36 @@ def is_free(run: RunDirectory) -> bool:
 
 
 def write_failure(run: RunDirectory, reason: str, trace: str = "") -> None:
-    """Says in the run directory why its study failed."""
+    """Record in the run directory why its study failed.
+
+    Args:
+        run: The run directory.
+        reason: The reason in one line.
+        trace: The traceback.
+    """
     write_json(run.path / FAILURE, {"schema": 1, "reason": reason, "traceback": trace})
     run.log("failed", {"reason": reason})
 
 
 def forget_failure(run: RunDirectory) -> None:
-    """The study is tried again."""
+    """Delete the record of a failure, because the study is run again."""
     with contextlib.suppress(FileNotFoundError):
         (run.path / FAILURE).unlink()
 
 
 def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]) -> pd.DataFrame:
-    """One row per finished study and condition.
+    """Return a table with one row per finished study and condition.
 
-    The study's number, key and varied settings, then the figures of its comparison (rates, effects in
-    log-odds with their intervals, cost, prompt). Rows may be compared where `questions` is the same.
+    A row has the study's number, key and varied settings, and the figures of its comparison (rates, effects
+    in log-odds with their intervals, cost, prompt). Rows may be compared if their `questions` are the same.
+
+    Args:
+        out: Directory of the sweep.
+        planned: The studies.
+        outcomes: Their states.
+
+    Returns:
+        The table; empty if no study is done.
     """
     done = {outcome.key for outcome in outcomes if outcome.state == "done"}
     names = list(dict.fromkeys(name for p in planned for name in p.variant.varied))
@@ -105,5 +126,5 @@ def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[Study
 
 
 def _plain(value: Any) -> Any:
-    """A setting as a cell: lists and mappings as text, so that a column has one type."""
+    """A setting as a table cell; lists and mappings become text, so that a column has one type."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,4 +1,8 @@
-"""A limit of wall-clock seconds: an alarm that raises where the program is, and a look at the clock where there can be no alarm."""
+"""Limit the wall-clock time of a block of code.
+
+In the main thread an alarm interrupts the program; in other threads, where there is no alarm, the program
+must check the clock.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds between two alarms after the limit: the first may be raised where Python drops exceptions
+#: Seconds between repeated alarms after the limit; the first may be lost where Python drops exceptions
 #: (`__del__`).
 AGAIN = 5.0
 
 
 class TimeLimitReached(BaseException):
-    """The limit is over. No Exception, so that no `except Exception` catches it."""
+    """Raised when the time limit is reached.
+
+    No subclass of Exception, so that `except Exception` does not catch it.
+    """
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[Callable[[], None]]:
-    """Raises `TimeLimitReached` inside the block after `seconds`; None: no limit. An alarm that was set before goes on afterwards.
+    """Raise `TimeLimitReached` inside the block after `seconds`.
+
+    An alarm that was set before continues afterwards.
+
+    Args:
+        seconds: Wall-clock limit in seconds; None for no limit.
 
     Yields:
-        A function that raises it too, once the time is over: in another thread than the main one there is no
-        alarm.
+        A function that raises `TimeLimitReached` if the time is over. Code in other threads than the main one
+        must call it, because there is no alarm in them.
     """
     began = time.monotonic()
 
