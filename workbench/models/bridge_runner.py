@@ -144,7 +144,7 @@ class ResidualCache(KeyValueCache):
 
 
 class BridgeRunner(Runner):
-    """Run a `TransformerBridge` through the interface of `Runner`.
+    """Run a `TransformerBridge` in parts: embedding, ranges of blocks, unembedding (see `Runner`).
 
     Attributes:
         caches: Whether keys and values are cached; if False, the prefix runs again at each call.

@@ -14,7 +14,7 @@ USABLE = 0.95
 
 
 def weight_numbers(checkpoint: ModelDirectory) -> int:
-    """Count the numbers in a checkpoint's weight files; only the files' headers are read."""
+    """Count the weights in a checkpoint's files (elements, not bytes); only the files' headers are read."""
     total = 0
     for shard in checkpoint.shards:
         with safe_open(shard, framework="pt") as file:

@@ -37,5 +37,5 @@ def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
 
 
 def not_finite(runner: Runner, ids: Sequence[int]) -> str:
-    """Return `first_not_finite`'s message, or the sentence that the model's values are all finite."""
+    """Describe the first stage whose values are not finite, or state that all values are finite."""
     return first_not_finite(runner, ids) or "the model's own values are all finite"

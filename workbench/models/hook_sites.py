@@ -46,7 +46,14 @@ class Site:
         return HOOKS[self.hook].format(layer=self.layer)
 
     def checked(self, n_layers: int) -> Site:
-        """Return the site, or raise UserError if the model has no such layer or the hook is unknown."""
+        """Return this site after checking it against the model.
+
+        Args:
+            n_layers: Number of layers of the model.
+
+        Raises:
+            UserError: The model has no such layer, or the hook is unknown.
+        """
         if self.hook not in HOOKS:
             raise UserError(f"unknown hook {self.hook!r}: expected one of {', '.join(HOOKS)}")
         if not 0 <= self.layer < n_layers:

@@ -39,7 +39,10 @@ Pair = tuple[Float[Tensor, "owner row kv_head pos d_head"], Float[Tensor, "owner
 
 
 def is_plain(block: Any) -> bool:
-    """Whether `run_block` can compute this block, and no hook is set on its scores or pattern."""
+    """Whether `run_block` can compute a TransformerLens block instead of TransformerLens's own code.
+
+    It can, if the architecture is supported and no hook is set on the attention scores or pattern.
+    """
     cfg, attn = block.cfg, block.attn
     switches = (
         "use_attn_in",
@@ -107,7 +110,12 @@ class RunPlaces:
         self._made: dict[object, Any] = {}
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:
-        """Return the value of `make()`, which is computed at the first call with this key."""
+        """Return a value that is computed once per run.
+
+        Args:
+            key: Name of the value.
+            make: Function that computes it, called at the first use of the key.
+        """
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -391,7 +399,16 @@ def joined_pair(
     k: Float[Tensor, "row pos kv_head d_head"],
     v: Float[Tensor, "row pos kv_head d_head"],
 ) -> Pair:
-    """Append new keys and values to the rows' own ones, in memory in the order owner, key head, row."""
+    """Append new keys and values to those that each row has cached separately.
+
+    In memory the result is ordered by owner (cache that neighbouring rows continue), key head and row.
+
+    Args:
+        places: Positions of the run.
+        own: Cached keys and values of each row; None if there are none.
+        k: New keys.
+        v: New values.
+    """
     joined = []
     for number, t in enumerate((k, v)):
         new = t.unflatten(0, (places.owners, -1)).permute(0, 3, 1, 2, 4)

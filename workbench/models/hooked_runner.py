@@ -56,12 +56,12 @@ class HookedKeyValueCache(KeyValueCache):
 
     @property
     def shared_length(self) -> int:
-        """Number of positions that an owner's rows share."""
+        """Number of cached positions that several rows share."""
         return self.shared[0][0].shape[3] if self.shared else 0
 
     @property
     def own_length(self) -> int:
-        """Number of positions that are stored for each row separately."""
+        """Number of cached positions that are stored for each row separately."""
         return self.own[0][0].shape[3] if self.own else 0
 
     @property
@@ -104,7 +104,12 @@ class HookedKeyValueCache(KeyValueCache):
         )
 
     def left_of(self, layer: int) -> tuple[Pair | None, Pair | None]:
-        """Return one block's shared and own pairs of keys and values; None for a missing pair."""
+        """Return the cached keys and values of one block.
+
+        Returns:
+            The pair (keys, values) that rows share, and the pair of each row's own positions; None for a
+            missing pair.
+        """
         shared, own = (side[layer - self.start] if side else None for side in (self.shared, self.own))
         if own is None or self.chosen is None:
             return shared, own
@@ -125,7 +130,11 @@ class HookedKeyValueCache(KeyValueCache):
         return torch.cat(keys, dim=2).transpose(1, 2), torch.cat(values, dim=2).transpose(1, 2)
 
     def longer(self, own: list[Pair]) -> HookedKeyValueCache:
-        """Return the cache with the rows' own pairs replaced by `own`, which include the new positions."""
+        """Return the cache extended by new positions.
+
+        Args:
+            own: A pair (keys, values) per block with each row's own positions, old and new.
+        """
         return replace(self, own=tuple(own), chosen=None)
 
 
@@ -165,7 +174,7 @@ def _refuse_stack(kv: HookedKeyValueCache | None) -> None:
 
 
 class HookedRunner(Runner):
-    """Run a `HookedTransformer` through the interface of `Runner`."""
+    """Run a `HookedTransformer` in parts: embedding, ranges of blocks, unembedding (see `Runner`)."""
 
     def __init__(self, model: HookedTransformer) -> None:
         blocks = sum(p.numel() for p in model.blocks.parameters())

@@ -139,7 +139,7 @@ def load_weights(
 
 
 def provenance(model: Any) -> ModelProvenance | None:
-    """Return the origin of a model that `load_model` loaded; None for models made elsewhere."""
+    """Return a model's origin (source, architecture, backend); None if `load_model` did not load it."""
     return _PROVENANCE.get(model)
 
 
@@ -226,7 +226,7 @@ def _to_bridge(reference: PreTrainedModel, checkpoint: ModelDirectory) -> Transf
 
 
 def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """Return the torch dtype of a name; UserError for an unknown or a quantised one."""
+    """Return the torch dtype of a name such as `bfloat16`; UserError for an unknown or a quantised one."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if re.search(r"(4|8)[-_ ]?bit|int4|int8|[nf]p?4|fp8|awq|gptq|^q\d", dtype.lower()):
@@ -240,7 +240,15 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def choose_device(device: Place) -> Place:
-    """Return the device or device map if this machine has all its devices; UserError otherwise."""
+    """Check that this machine has a device, or all devices of a device map, and return it.
+
+    Args:
+        device: cpu, cuda, cuda:1 or mps; or `balanced`, `sequential` or a mapping from module names to
+            devices.
+
+    Raises:
+        UserError: A device is unknown or not available.
+    """
     if isinstance(device, Mapping):
         return {name: _one_device(_name(place)) for name, place in device.items()}
     if spreads(device):

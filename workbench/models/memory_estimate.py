@@ -84,7 +84,7 @@ class MemoryEstimate:
     file: int = 0
 
     def rows(self) -> dict[str, int]:
-        """Return the peak in bytes of each stage by its name, weights included."""
+        """Return the peak memory in bytes of each stage (such as "collect activations"), weights included."""
         batch, held = self.batch, self.weights + self.process
         positions = batch.sequences if batch.positions is None else batch.positions
         logits = int(min(positions * self.logits_per_position, 8 * CHUNK))

@@ -83,7 +83,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether an error means that a GPU is unusable for this process, so that later calls fail too."""
+    """Whether an error means that this process cannot use its GPU any more, so that later calls fail too."""
     text = str(error).lower()
     lost = (
         "cuda error",

@@ -107,7 +107,7 @@ def causal_model_class(config: type[PreTrainedConfig]) -> Any:
 
 
 def spreads(device: Place) -> bool:
-    """Whether `device` is a device map and not a single device."""
+    """Whether `device` is a device map (`balanced`, `sequential` or a mapping) and not a single device."""
     return isinstance(device, Mapping) or device in SPREADS
 
 

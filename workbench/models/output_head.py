@@ -36,14 +36,19 @@ class OutputHead:
     softcap: float
 
     def normed(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
-        """Return residuals after the final norm, times the scale, in float32 on the unembedding's device."""
+        """Apply the final norm and the logit scale in float32; the result is on the unembedding's device."""
         wide = resid if resid.dtype == torch.float64 else resid.float()
         return self.norm(wide[:, None].to(self.weight.device))[:, 0] * self.scale
 
     def logits_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:
-        """Return float32 logits of a few tokens per row (`ids`, each row's own)."""
+        """Return float32 logits of a few tokens per row, without the others.
+
+        Args:
+            resid: Residuals after the last block, one position per row.
+            ids: Token ids, each row's own.
+        """
         ids = ids.to(self.weight.device)
         normed = self.normed(resid)
         logits = torch.einsum("bd,bkd->bk", normed, self.weight[ids].to(normed.dtype))

@@ -117,10 +117,13 @@ class KeyValueCache(ABC):
 
     @abstractmethod
     def fork(self, index: Int[Tensor, " new_batch"]) -> KeyValueCache:
-        """Gather rows by index; a cache of one row is expanded without a copy.
+        """Gather rows of the cache by index; a cache of one row is expanded without a copy.
 
-        In batched caches, `index` must give every owner the same number of rows, taken from its own rows and
-        in the order of the owners.
+        If several caches were batched into this one, `index` must give each of them the same number of rows,
+        taken from its own rows and in the order of the caches.
+
+        Args:
+            index: Row of this cache for each row of the result.
         """
 
     @abstractmethod
@@ -128,11 +131,11 @@ class KeyValueCache(ABC):
         """Return a cache of the first `length` positions only."""
 
     def pick(self, owners: Sequence[int], skip: int = 0) -> KeyValueCache:
-        """Return the rows of some owners of a batched cache.
+        """Select some of the caches that were batched into this one.
 
         Args:
-            owners: Indices of the owners, in the order of the result.
-            skip: Number of positions to drop on the left, which must be padding for all of these owners.
+            owners: Indices of the caches, in the order of the result.
+            skip: Number of positions to drop on the left, which must be padding in all selected caches.
         """
         raise NotImplementedError(f"{type(self).__name__} is never run in a batch")
 
@@ -200,12 +203,12 @@ class Runner(ABC):
         return digest.hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text; special tokens are not added (rendered chat has its own)."""
+        """Encode a text to token ids, without adding special tokens (rendered chat text already has them)."""
         require_whole_text(text, f"the text {text[:40]!r}")
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids, with special tokens shown and spaces untouched."""
+        """Decode token ids to text, with special tokens shown and spaces unchanged."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def render(self, messages: Sequence[dict[str, str]], opening: str = "") -> str:
@@ -245,7 +248,7 @@ class Runner(ABC):
             self._batch_limit = before
 
     def at_most(self, batch_tokens: int) -> int:
-        """Return `batch_tokens`, or the limit set by `limited` if that is smaller."""
+        """Return a number of tokens per batch, reduced to the limit that `limited` has set."""
         return batch_tokens if self._batch_limit is None else min(batch_tokens, self._batch_limit)
 
     @contextmanager
@@ -336,7 +339,11 @@ class Runner(ABC):
 
     @abstractmethod
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
-        """Return float32 logits of residuals after the last block: final norm, unembedding, soft-cap."""
+        """Apply final norm, unembedding and soft-cap, and return float32 logits.
+
+        Args:
+            resid: Residual stream after the last block.
+        """
 
     @abstractmethod
     def logits_of(
@@ -422,7 +429,13 @@ class Runner(ABC):
 
     @contextmanager
     def placed(self, layout: TokenLayout) -> Iterator[None]:
-        """Set `layout`, the positions that edits read, while the `with` block runs."""
+        """Tell edits the positions of prompt and decision token in the running batch.
+
+        The positions are in `layout` while the `with` block runs.
+
+        Args:
+            layout: The positions; the decision token is the last token before the answer.
+        """
         before, self.layout = self.layout, layout
         try:
             yield

@@ -50,7 +50,7 @@ def limited_range() -> Callable[..., range]:
 
 
 def refuse_chance(*_: Any, **__: Any) -> str:
-    """Replace template functions that draw at random: raise TemplateLimit at the first use."""
+    """Raise TemplateLimit; this replaces template functions that draw at random."""
     raise TemplateLimit("draws at random")
 
 

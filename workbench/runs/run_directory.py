@@ -92,7 +92,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """Open a run to read from it; UserError if there is no run of this version."""
+        """Open an existing run to read from it; UserError if there is no run of this version."""
         run = cls(Path(path).expanduser().absolute())
         if not run.path.is_dir():
             raise UserError(
@@ -345,7 +345,7 @@ class RunDirectory:
             yield
 
     def is_held(self) -> bool:
-        """Whether a process writes to the run now; a lock that cannot be opened counts as held."""
+        """Whether a process is writing to the run now; a lock file that cannot be opened counts as yes."""
         try:
             with self.lock(patience=0.0):
                 return False

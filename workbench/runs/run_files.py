@@ -21,7 +21,7 @@ FileKind = TypeVar("FileKind", bound=RunFile)
 
 
 def write_run_file(path: str | Path, file: RunFile) -> None:
-    """Write a JSON file of a run, atomically."""
+    """Write the model of a run's JSON file to disk, atomically."""
     write_json(path, file.to_json())
 
 

@@ -19,7 +19,7 @@ class MeanEntry(Entry):
 
 
 class TargetEntry(Entry):
-    """One target of the token ledger, which is one column of it.
+    """A quantity whose change by each prompt token is measured, which is one column of the token ledger.
 
     Attributes:
         name: Name of the target.

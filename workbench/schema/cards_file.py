@@ -28,7 +28,7 @@ class FiringEntry(Entry):
 
 
 class CardEntry(Entry):
-    """Card of one latent: how often and where it is active, and what it writes.
+    """Card of one SAE latent: how often it is active, in which texts, and which tokens it promotes.
 
     The fields are those of `workbench.latents.LatentCard`.
     """

@@ -121,11 +121,11 @@ class ConditionEntry(Entry):
 
 
 class SplitEntry(Entry):
-    """Size of one split of the questions, and a hash of them.
+    """Size of one split of the questions (train, search, selection or test).
 
     Attributes:
         n: Number of questions.
-        groups: Number of question groups.
+        groups: Number of question groups; questions of one group are always in the same split.
         hash: Hash of the questions.
     """
 
@@ -171,7 +171,7 @@ class ComparisonFile(RunFile):
 
     @property
     def wanted(self) -> int:
-        """-1 if less of the persona is the aim of the study, +1 if more."""
+        """Aim of the study: -1 for less of the persona, +1 for more."""
         if isinstance(self.sign, str):
             return 1 if self.sign.strip().lower() in {"+", "+1", "1", "plus", "induce", "more"} else -1
         return 1 if self.sign > 0 else -1

@@ -23,7 +23,7 @@ def ladder(low: float, high: float, n_weights: int) -> tuple[float, ...]:
 
 
 def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "weight candidate"]:
-    """Return objective - weight * cross-entropy for every fluency weight and candidate."""
+    """Return the value of every candidate at every fluency weight: objective - weight * cross-entropy."""
     w = torch.tensor(weights, device=scored.objective.device)[:, None]
     return scored.objective[None] - w * scored.cross_entropy[None]
 
@@ -54,7 +54,7 @@ def elites(pool: ScoredPrompts, weights: tuple[float, ...], distinct: bool = Tru
 
 
 def first_copies(pool: ScoredPrompts) -> Bool[Tensor, " candidate"]:
-    """Mark the first occurrence of each prompt (True), so that later copies can be dropped."""
+    """Return a mask that is True for the first occurrence of each prompt and False for later copies."""
     seen: set[tuple[int, ...]] = set()
     fresh = [not (row in seen or seen.add(row)) for row in map(tuple, pool.ids.tolist())]  # type: ignore[func-returns-value]
     return torch.tensor(fresh, device=pool.ids.device)

@@ -49,7 +49,7 @@ class Candidate(ShowsFacts):
     chosen: bool = False
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """Return a title and the scores that were measured, for display."""
+        """Return a title and the measured scores by name, for display."""
         scores = {
             "objective": self.objective,
             "cross-entropy": self.cross_entropy,
@@ -180,7 +180,16 @@ class Frontier(ShowsTable):
         truth_fall: float = 0.03,
         shortest: bool = False,
     ) -> Candidate:
-        """Return the candidate that `choose` marks; the arguments are those of `choose`."""
+        """Measure every candidate on the selection split and return the best one.
+
+        Args:
+            model: The model of the search, or its runner.
+            split: The selection split, or contexts made from it.
+            max_cross_entropy: As in `choose`.
+            truth: As in `choose`.
+            truth_fall: As in `choose`.
+            shortest: As in `choose`.
+        """
         return next(
             c
             for c in self.choose(model, split, max_cross_entropy, truth, truth_fall, shortest).candidates

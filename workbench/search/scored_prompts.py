@@ -59,14 +59,14 @@ class ScoredPrompts:
         return ScoredPrompts(self.ids[index], self.objective[index], self.cross_entropy[index])
 
     def on_host(self) -> ScoredPrompts:
-        """Return these prompts on the CPU; both scores are copied at once, so the host waits once."""
+        """Copy these prompts and scores to the CPU, both scores in one transfer."""
         if self.objective.device.type == "cpu":
             return ScoredPrompts(self.ids.cpu(), self.objective, self.cross_entropy)
         objective, cross_entropy = torch.stack([self.objective, self.cross_entropy]).cpu()
         return ScoredPrompts(self.ids.cpu(), objective, cross_entropy)
 
     def join(self, other: ScoredPrompts) -> ScoredPrompts:
-        """Return these prompts followed by the other ones."""
+        """Concatenate these scored prompts with other ones; shorter prompts are filled up with `FILLER`."""
         width = max(self.ids.shape[1], other.ids.shape[1])
         both = [
             torch.nn.functional.pad(s.ids, (0, width - s.ids.shape[1]), value=FILLER) for s in (self, other)
@@ -92,7 +92,7 @@ class ChildProposals:
     position: Int[Tensor, " candidate"]
 
     def to(self, device: torch.device | str) -> ChildProposals:
-        """Return the proposals on another device."""
+        """Copy the proposals to another device."""
         return ChildProposals(self.ids.to(device), self.parent.to(device), self.position.to(device))
 
     def __len__(self) -> int:

@@ -69,7 +69,7 @@ class SearchMethod(BaseModel):
 
     @property
     def typical_length(self) -> int:
-        """Tokens of a typical prompt, used to convert the cost to model calls."""
+        """Number of tokens of a typical prompt, by which costs are converted to model calls."""
         return self.length
 
     def step(

@@ -78,7 +78,7 @@ class SearchToolkit:
 
     @cached_property
     def allowed(self) -> Bool[Tensor, " d_vocab"]:
-        """Mask of the tokens that may be anywhere in a prompt."""
+        """Mask of the tokens that are allowed at any position of a prompt."""
         return self.first | self.later
 
     @cached_property
@@ -91,11 +91,14 @@ class SearchToolkit:
         return bool(torch.equal(self.first, self.later))
 
     def allowed_at(self, length: int) -> Bool[Tensor, "prompt_pos d_vocab"]:
-        """Return the mask of allowed tokens at each position of a prompt of this length."""
+        """Return the masks of allowed tokens for each position of a prompt of `length` tokens."""
         return torch.stack([self.first, *[self.later] * (length - 1)])
 
     def tokens_at(self, length: int) -> Int[Tensor, "prompt_pos k"]:
-        """Return the ids of the allowed tokens at each position; the shorter list is repeated."""
+        """Return the ids of the allowed tokens for each position of a prompt, as one tensor.
+
+        The first position may have fewer or more than the others; the shorter list is repeated.
+        """
         first, later = (torch.nonzero(mask)[:, 0] for mask in (self.first, self.later))
         k = max(len(first), len(later) if length > 1 else 0)
         filled = [ids[torch.arange(k, device=ids.device) % len(ids)] for ids in (first, later)]
@@ -111,7 +114,17 @@ class SearchToolkit:
         return self._same or (bool(first[ids[0]]) and bool(later[list(ids[1:])].all()))
 
     def random_prompts(self, n: int, length: int) -> Ids:
-        """Draw `n` prompts of random allowed tokens that survive decoding and encoding inside the context."""
+        """Draw random prompts of allowed tokens.
+
+        A prompt is kept only if decoding and encoding it inside the context gives its ids back.
+
+        Args:
+            n: Number of prompts.
+            length: Tokens of each prompt.
+
+        Raises:
+            UserError: Too few random prompts are kept.
+        """
         kept: list[tuple[int, ...]] = []
         choices = self.tokens_at(length).cpu()
         for _ in range(50):

@@ -117,7 +117,7 @@ class Guided(SearchMethod):
         parents: ScoredPrompts,
         children: ScoredPrompts,
     ) -> None:
-        """Update the word effects and the trust in gradients from the children's measured gains."""
+        """Update token effects, and the trust in gradients, from the children's gains over their parents."""
         alive = children.objective.isfinite()
         rows = proposals.parent[alive]
         before, after = prepared.on_host[rows], children.ids[alive]

@@ -163,7 +163,7 @@ class SentenceSearch(SentenceSettings):
         )
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
-        """Warn if a limit could not be kept, or if the behaviour does not follow the objective."""
+        """Return warnings: a limit was raised at the start, or behaviour does not follow the objective."""
         limits, found = bench.memory["limits"], []
         limit = float(limits[0])
         if (

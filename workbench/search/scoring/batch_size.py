@@ -94,12 +94,17 @@ class MemoryLine:
 
     @classmethod
     def through(cls, few: tuple[int, int], many: tuple[int, int]) -> MemoryLine:
-        """Return the line through two measurements (tokens, bytes)."""
+        """Fit the line through two measurements.
+
+        Args:
+            few: (tokens, bytes) of the smaller batch.
+            many: (tokens, bytes) of the larger batch.
+        """
         slope = max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
         return cls(few[1] - slope * few[0], slope)
 
     def at(self, tokens: int) -> float:
-        """Return the bytes of a batch of `tokens` tokens."""
+        """Return the estimated bytes of a batch of `tokens` tokens."""
         return self.at_rest + self.per_token * tokens
 
     def most_tokens(self, room: float, ceiling: int) -> int:
@@ -138,7 +143,7 @@ class BatchSizePlan:
 
     @property
     def chunk(self) -> BatchSize:
-        """The batch size of this plan."""
+        """Largest batch size whose estimated memory fits into `room`."""
         tokens = self.forward.most_tokens(self.room, self.ceiling)
         return BatchSize(tokens, self.gradient.most_tokens(self.room, max(SMALLEST, self.ceiling // 4)))
 

@@ -95,18 +95,18 @@ class PromptCrossEntropy:
         self._groups = [group for group in prefixes.fluent if group]
 
     def number(self, group: PrefixGroup) -> int:
-        """Return the index of a group among the groups that measure fluency."""
+        """Return the index of a prefix group among the groups over which the cross-entropy is averaged."""
         return self._groups.index(group)
 
     def of(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, " candidate"]:
-        """Return one group's contribution to the mean cross-entropy of prompts.
+        """Return the contribution of one prefix group to the mean cross-entropy of prompts.
 
         Args:
-            group: A group that measures fluency.
+            group: Contexts that are batched, with their cached prefixes.
             ids: Prompts of equal length.
 
         Returns:
-            Nats per token, already divided by the number of all prefixes.
+            Nats per token, already divided by the number of all prefixes that are averaged over.
         """
         assert group.next_log_probs is not None, "only fluent groups are asked"
         top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
@@ -115,7 +115,14 @@ class PromptCrossEntropy:
         return (first + _over_prefixes(group, later)) / ids.shape[1] / self.prefixes.n_fluent
 
     def prepare(self, given: Ids) -> PreparedParents:
-        """Compute the parents' cross-entropy, and the log-probabilities and caches for their children."""
+        """Run parent prompts through all blocks, for their own and their children's cross-entropy.
+
+        Args:
+            given: Token ids of the parents.
+
+        Returns:
+            The parents' cross-entropy, with the log-probabilities and caches that their children need.
+        """
         parents = given.to(self.runner.device)
         tops, high = [], []
         for group in self._groups:
@@ -180,7 +187,12 @@ class PromptCrossEntropy:
         return out
 
     def gradients_in(self, group: PrefixGroup, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Return one group's contribution to the gradient of the cross-entropy."""
+        """Return the contribution of one prefix group to the gradient of the mean cross-entropy.
+
+        Args:
+            group: Contexts that are batched, with their cached prefixes.
+            parents: Prompts of equal length.
+        """
         out = torch.zeros(
             *parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32
         )

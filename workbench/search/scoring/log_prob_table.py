@@ -23,14 +23,14 @@ WHOLE = 1 << 23
 
 
 class LogProbTable(Protocol):
-    """log p(token | left) of the parents in nats, mean over the prefixes that measure fluency."""
+    """Table of log p(token | left) for parent prompts, in nats, averaged over some contexts' prefixes."""
 
     def parent(self, row: int) -> Float[Tensor, "1 prompt_pos d_vocab"]:
-        """Return the log-probabilities at all positions of one parent."""
+        """Return log p of every token at all positions of one parent prompt."""
         ...
 
     def position(self, position: int) -> Float[Tensor, "candidate d_vocab"]:
-        """Return the log-probabilities at one position of all parents."""
+        """Return log p of every token at one position of all parent prompts."""
         ...
 
     def tokens(
@@ -47,7 +47,7 @@ class LogProbTable(Protocol):
 
 
 class WholeTable(LogProbTable):
-    """Log-probabilities that are stored as one tensor."""
+    """Table of log p(token | left) that is stored as one tensor."""
 
     def __init__(self, table: Float[Tensor, "candidate prompt_pos d_vocab"]) -> None:
         self.table = table
@@ -68,11 +68,11 @@ class WholeTable(LogProbTable):
 
 
 class TableOnRequest(LogProbTable):
-    """Log-probabilities that are computed from residuals on demand.
+    """Table of log p(token | left) that is computed from residuals on demand, to save memory.
 
     Args:
         runner: The model's runner.
-        first: log p of the first prompt token, mean over the prefixes.
+        first: log p of the first prompt token, averaged over the prefixes.
         tops: Residuals after the last block at all prompt positions but the last; they predict the later
             tokens.
         normalizers: log(sum(exp(logits))) at the same positions.

@@ -54,7 +54,14 @@ class ScorerSample:
         return scorer, ids, n * len(contexts) * self.suffix if self.shared else n * self.unit
 
     def forward(self, tokens: int) -> tuple[int, Callable[[], object]]:
-        """Return the tokens of one batch of children, and a function that scores them."""
+        """Prepare a batch of children for a memory measurement.
+
+        Args:
+            tokens: Largest number of tokens of the batch.
+
+        Returns:
+            The actual number of tokens, and a function that scores the children.
+        """
         scorer, ids, run = self.few(tokens)
         parents, position = ids[:1].clone(), min(1, self.length - 1)
         ids[:, :position] = parents[0, :position]
@@ -64,7 +71,14 @@ class ScorerSample:
         )
 
     def gradient(self, tokens: int) -> tuple[int, Callable[[], object]]:
-        """Return the tokens of one batch with a graph, and a function that computes its gradient."""
+        """Prepare a batch with gradients for a memory measurement.
+
+        Args:
+            tokens: Largest number of tokens of the batch.
+
+        Returns:
+            The actual number of tokens, and a function that computes the gradient.
+        """
         scorer, ids, run = self.few(tokens)
         return run, lambda: scorer.gradients(ids, weights=torch.ones(len(ids), device=ids.device))
 

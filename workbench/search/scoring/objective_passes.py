@@ -76,9 +76,16 @@ class ObjectivePasses:
     ) -> tuple[
         Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"] | None, KeyValueCache | None
     ]:
-        """Run whole prompts after the group's prefixes and compute their objective.
+        """Run whole prompts after the prefixes of a group of contexts, and compute the objective.
 
-        The result is that of `forward`, without a request for residuals.
+        Args:
+            group: Contexts that are batched, with their cached prefixes.
+            embedded: Embedded prompts, ordered by prefix.
+            keep: Whether the prompts' cache is returned.
+
+        Returns:
+            As in `forward`: the objective per prompt and context, residuals (not requested), and the prompts'
+            cache.
         """
         kv = self.prefixes.fork(group.low, len(embedded) // len(group.prefixes))
         return self.forward(group, embedded, 0, kv, keep, want_resid=False)
@@ -144,12 +151,15 @@ class ObjectivePasses:
         return scores, resid[:, :n] if want_resid else None, cache
 
     def suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
-        """Run the suffixes of some contexts after each row's cache, and compute the objective.
+        """Run the suffixes of some contexts (the text after the slot) after each prompt's cache.
 
         Args:
             cache: The prompts' cache.
             members: Indices of the contexts.
             rows: Number of prompts.
+
+        Returns:
+            The objective of each prompt in each context.
         """
         contexts = [self.contexts[m] for m in members]
         ids = pad_right([c.after_prompt for c in contexts]).to(self.runner.device)
@@ -178,11 +188,12 @@ class ObjectivePasses:
     def read(
         self, caught: dict, resid: Tensor, last: Tensor, members: Sequence[int]
     ) -> Float[Tensor, " row"]:
-        """Read the objective from captured activations.
+        """Read the objective of each row from captured activations.
 
         Args:
             caught: Activations by site.
-            resid: Residual stream at the read-out depth, at all positions or at the decision token only.
+            resid: Residual stream after the blocks that the objective needs, at all positions or at the
+                decision token only.
             last: Position of the decision token (the last one before the answer) in each row.
             members: Index of each row's context.
         """
@@ -221,16 +232,31 @@ class ObjectivePasses:
                 yield first, chunk
 
     def row_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
-        """Yield row indices of prompts, in chunks that fit with their suffixes into `tokens` tokens."""
+        """Split prompts into chunks that fit, with their suffixes (the text after the slot), into one batch.
+
+        Args:
+            group: Contexts that are batched, with their cached prefixes.
+            rows: Number of prompts.
+            length: Tokens of a prompt.
+            tokens: Tokens per batch.
+
+        Returns:
+            An iterator over row indices.
+        """
         yield from torch.arange(rows, device=self.runner.device).split(
             self.rows_at_once(group, length, tokens)
         )
 
     def rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
-        """Return how many prompts fit with their suffixes into `tokens` tokens, after one prefix.
+        """Return how many prompts fit, with their suffixes (the text after the slot), into one batch.
 
         Contexts are batched too: suffixes take at most a quarter of the tokens, or one suffix, so that
         prompts do not run one by one.
+
+        Args:
+            group: Contexts that are batched, with their cached prefixes.
+            length: Tokens of a prompt.
+            tokens: Tokens per batch.
         """
         lead = 0 if self.optimizations.prefix_kv else group.length
         longest = max(len(self.contexts[member].after_prompt) for member in group.members)
@@ -238,9 +264,15 @@ class ObjectivePasses:
         return max(1, tokens // (lead + length + suffixes))
 
     def parts(self, group: PrefixGroup, members: Sequence[int], rows: int, length: int) -> list[PrefixGroup]:
-        """Return the group on some of its contexts, cut into parts that fit into one batch.
+        """Return a prefix group on some of its contexts, cut into parts that each fit into one batch.
 
         Only joined groups, whose prompts and suffixes run in one pass, are cut.
+
+        Args:
+            group: Contexts that are batched, with their cached prefixes.
+            members: Indices of the contexts.
+            rows: Number of prompts.
+            length: Tokens of a prompt.
         """
         if not members:
             return []
@@ -254,10 +286,15 @@ class ObjectivePasses:
     def fluent_apart(
         self, parts: list[PrefixGroup], fluent: PrefixGroup | None, children: int
     ) -> list[PrefixGroup]:
-        """Separate the contexts that measure fluency from the others, if that is cheaper.
+        """Separate contexts over which the cross-entropy is averaged from the others, if that is cheaper.
 
-        It is, if running the whole last block for the other contexts costs more than an additional run of the
-        blocks.
+        It is cheaper if running the whole last block for the other contexts costs more than an additional run
+        of the blocks.
+
+        Args:
+            parts: Parts of a prefix group.
+            fluent: The contexts over which the cross-entropy is averaged; None if there are none.
+            children: Number of children.
         """
         overhead = self.depth * launch_overhead_tokens(
             self.runner.shape.block_parameters, self.runner.device.type
@@ -279,10 +316,16 @@ class ObjectivePasses:
         return cut
 
     def context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
-        """Split the group's contexts, in their order, into chunks that fit into `tokens` tokens.
+        """Split a group's contexts, in their order, into chunks that fit into one batch.
 
-        The tokens of a chunk are rows x contexts x the longest suffix; in joined groups the prompt is added
-        to the suffix.
+        The tokens of a chunk are rows x contexts x the longest suffix (the text after the slot); in joined
+        groups the prompt is added to the suffix.
+
+        Args:
+            group: Contexts that are batched, with their cached prefixes.
+            rows: Number of prompts.
+            length: Tokens of a prompt.
+            tokens: Tokens per batch.
         """
         chunks: list[list[int]] = []
         longest, lead = 1, length if group.joined else 0
@@ -299,9 +342,9 @@ class ObjectivePasses:
 def split_group(
     group: PrefixGroup | None, members: Sequence[int]
 ) -> tuple[PrefixGroup | None, PrefixGroup | None]:
-    """Split a group into its contexts among `members` and the others; None for an empty part.
+    """Split a prefix group into its contexts among `members` and the others; None for an empty part.
 
-    A group that shares one prompt run is not split.
+    A group whose contexts share one run of the prompt is not split.
     """
     if group is None or not group.joined:
         return group, None

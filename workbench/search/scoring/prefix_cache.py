@@ -89,7 +89,11 @@ class PrefixGroup:
         return max(map(len, self.prefixes))
 
     def part(self, members: Sequence[int]) -> PrefixGroup:
-        """Return the group with some of its members only."""
+        """Return the group with some of its contexts only.
+
+        Args:
+            members: Indices of the contexts.
+        """
         if not self.joined or len(members) == len(self.members):
             return replace(self, members=list(members))
         at = [self.members.index(member) for member in members]
@@ -141,7 +145,7 @@ class PrefixCache:
         self.n_fluent = sum(len(part.prefixes) for part in self.fluent if part)
 
     def fork(self, kv: KeyValueCache | None, rows: int) -> KeyValueCache | None:
-        """Repeat the cache of each prefix for `rows` rows; None stays None."""
+        """Repeat the cached keys and values of each prefix for `rows` rows; None if nothing is cached."""
         return (
             None
             if kv is None
@@ -183,14 +187,14 @@ class PrefixCache:
         return self.lead(group, self._at_places(group, ids, position))
 
     def lead(self, group: PrefixGroup, embedded: Tensor) -> Tensor:
-        """Put the embedded prefix before `embedded` if prefixes are not cached."""
+        """Put the embedded prefix before the embedded prompt, if prefixes are not cached."""
         if self.cached:
             return embedded
         prefix = torch.tensor(group.prefixes, device=self.runner.device).expand(len(embedded), -1)
         return torch.cat([self.runner.embed(prefix), embedded], dim=1)
 
     def leaf(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, "row prompt_pos d_model"]:
-        """Embed prompts after each prefix as a leaf tensor, for gradients with respect to the embeddings."""
+        """Embed prompts after each prefix as a leaf tensor, for gradients at the embeddings."""
         return self._at_places(group, ids, 0).detach().requires_grad_(True)
 
     def _at_places(self, group: PrefixGroup, ids: Ids, position: int) -> Tensor:
@@ -201,7 +205,7 @@ class PrefixCache:
         return torch.cat([at[len(prefix)] for prefix in group.prefixes])
 
     def own(self, group: PrefixGroup, resid: Tensor) -> Tensor:
-        """Return the prompt's own positions of `resid`; without prefix caches the prefix is cut off."""
+        """Return the residuals at the prompt's positions; without cached prefixes, the prefix is cut off."""
         return resid if self.cached else resid[:, group.length :]
 
     def suffixes(
@@ -222,7 +226,16 @@ class PrefixCache:
     def to_top(
         self, resid: Tensor, high: KeyValueCache | None, keep: bool = False
     ) -> tuple[Tensor, KeyValueCache | None]:
-        """Run from the read-out depth through the last block, after the rows' cache `high`."""
+        """Run the blocks above those that the objective needs, up to the last block.
+
+        Args:
+            resid: Residual stream after the blocks that the objective needs.
+            high: Cache of these upper blocks for the text on the left; None if there is none.
+            keep: Whether the extended cache is returned.
+
+        Returns:
+            Residuals after the last block, and the cache (None unless `keep`).
+        """
         n_layers = self.runner.shape.n_layers
         return (
             (resid, None)

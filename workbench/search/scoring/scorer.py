@@ -45,7 +45,7 @@ from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, Pr
 
 
 class SurvivalTest(Protocol):
-    """Interface of a test for which children a search can use (see `CanSurvive`)."""
+    """Interface of a test whether a search can use a child (see `CanSurvive`)."""
 
     def __call__(
         self,
@@ -65,7 +65,15 @@ class SurvivalTest(Protocol):
     def order(
         self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]
     ) -> Int[Tensor, " candidate"]:
-        """Return the candidates' indices, the one to keep first in front."""
+        """Order candidates by the priority with which they are kept.
+
+        Args:
+            objective: Objective of each candidate.
+            cross_entropy: Cross-entropy of each candidate, nats per token.
+
+        Returns:
+            Indices of the candidates, the one to keep first in front.
+        """
         ...
 
 
@@ -202,7 +210,14 @@ class Scorer:
     @halve_on_out_of_memory
     @torch.no_grad()
     def prepare(self, parents: Ids) -> PreparedParents:
-        """Compute the parents' cross-entropy, and the log-probabilities and caches for their children."""
+        """Run parent prompts through all blocks, for their own and their children's cross-entropy.
+
+        Args:
+            parents: Token ids of the parents.
+
+        Returns:
+            The parents' cross-entropy, with the log-probabilities and caches that their children need.
+        """
         return self.cross_entropy.prepare(parents)
 
     @halve_on_out_of_memory

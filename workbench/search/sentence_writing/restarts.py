@@ -46,11 +46,20 @@ def update_restart(
 
 
 def left_out(memory: dict[str, Tensor]) -> Tensor:
-    """Return the indices of the words that are excluded now."""
+    """Return the indices of the words that the search excludes now.
+
+    Args:
+        memory: The search's memory.
+    """
     return memory.get("left_out", torch.zeros(0, dtype=torch.long))
 
 
 def without_left_out(memory: dict[str, Tensor], bags: Sequence[Sequence[int]]) -> Bool[Tensor, " prompt"]:
-    """Mark the prompts without any excluded word (True), given the indices of each prompt's words."""
+    """Return a mask of the prompts that have no excluded word.
+
+    Args:
+        memory: The search's memory.
+        bags: Indices of each prompt's words.
+    """
     words = set(left_out(memory).tolist())
     return torch.tensor([words.isdisjoint(bag) for bag in bags], dtype=torch.bool)

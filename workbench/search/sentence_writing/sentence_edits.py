@@ -52,12 +52,12 @@ class SentenceEdits:
         return [tuple(span) for span in spans]
 
     def beginning(self, prompt: Prompt) -> Prompt:
-        """Return the prompt up to a random word, with at least two words."""
+        """Return the beginning of a prompt, up to a random word but at least two words."""
         spans = self.spans(prompt)
         return _flat(spans[: min(len(spans) - 1, 2 + self.pick(max(1, len(spans) - 2)))])
 
     def edited(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
-        """Return up to `n` edits of elites; elites that come first are edited more often."""
+        """Return up to `n` edits of the best prompts; prompts that come first are edited more often."""
         if not elites:
             return []
         tables = self.bank.writer.log_probs(elites, self.bank.words.tokens)

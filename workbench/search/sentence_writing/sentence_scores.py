@@ -46,7 +46,12 @@ class SentenceScores:
     bank: WordBank
 
     def remember(self, scored: ScoredPrompts, screened: ScreenedSentences) -> None:
-        """Store scored prompts (on any device) with their screening measures."""
+        """Store prompts with their scores and screening measures, for the models that are fitted to them.
+
+        Args:
+            scored: The scored prompts, on any device.
+            screened: Their screening measures, in the same order.
+        """
         memory = self.bench.memory
         everything = ScoredPrompts(scored.ids.cpu(), scored.objective.cpu(), screened.cross_entropy)
         residuals, measures = screened.residuals, screened.measures
@@ -62,7 +67,7 @@ class SentenceScores:
         return as_prompts(self.bench.memory["ids"]) if "ids" in self.bench.memory else []
 
     def good_prompts(self) -> set[Prompt]:
-        """Return the scored prompts that keep the limits."""
+        """Return the scored prompts that keep all limits on the screening measures."""
         prompts = self.prompts()
         return {prompts[i] for i in self.good().nonzero()[:, 0].tolist()}
 
@@ -112,7 +117,7 @@ class SentenceScores:
         ]
 
     def differentiate(self, prompts: Sequence[Prompt]) -> None:
-        """Store the objective's gradient at the embeddings, averaged over prompts and positions."""
+        """Store the gradient of the objective at the embeddings, averaged over prompts and positions."""
         device = self.bench.scorer.runner.device
         slopes = [self.scorer.gradients(as_ids([prompt], device)).mean((0, 1)) for prompt in prompts]
         self.bench.memory["slope"] = torch.stack(slopes).mean(0).cpu()
@@ -142,7 +147,7 @@ class SentenceScores:
         return self.fit().predict([self.bank.words.of(ids) for ids in prompts], means)
 
     def with_slope(self) -> CandidateWords:
-        """Return the candidate words with the gradient's prediction for each, standardised."""
+        """Return the candidate words with the gain that the gradient predicts for each, standardised."""
         words = self.bank.words
         if "slope" not in self.bench.memory:
             return words
@@ -205,9 +210,13 @@ class SentenceScores:
         return kept
 
     def good(self) -> Bool[Tensor, " prompt"]:
-        """Return the mask of the scored prompts that keep the limits."""
+        """Return a mask of the scored prompts that keep all limits on the screening measures."""
         return self.keeps(self.bench.memory["measures"])
 
     def keeps(self, measures: Float[Tensor, "prompt measure"]) -> Bool[Tensor, " prompt"]:
-        """Return the mask of the screened prompts that keep all limits."""
+        """Return a mask of the prompts whose screening measures keep all limits.
+
+        Args:
+            measures: Nats, five per prompt (see `ScreenedSentences`).
+        """
         return (measures <= self.bench.memory["limits"]).all(1)

@@ -59,12 +59,12 @@ class SentenceTools:
 
     @cached_property
     def learned(self) -> SentenceScores:
-        """The scored sentences and the models fitted to them."""
+        """The sentences scored so far, and the models fitted to them."""
         return SentenceScores(self.bench, self.method, self.scorer, self.words)
 
     @cached_property
     def proposals(self) -> SentenceProposals:
-        """The proposals of candidates for each step."""
+        """Object that proposes the candidates of each step."""
         return SentenceProposals(self)
 
     @classmethod
@@ -130,7 +130,12 @@ class SentenceTools:
         return kept
 
     def write(self, drafts: Sequence[SentenceDraft], site: Site | None = None) -> list[Prompt]:
-        """Write the drafts, and return those that became whole sentences."""
+        """Let the model write sentences, and return those that ended.
+
+        Args:
+            drafts: Opening, bias and steering of each sentence.
+            site: Site at which the drafts are steered; the writer's own when None.
+        """
         return [
             ids
             for ids in self.writer.write(
@@ -140,13 +145,23 @@ class SentenceTools:
         ]
 
     def admitted(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the new prompts that have the right form and survive in the slot."""
+        """Return the new prompts that are whole sentences and keep their token ids in every context."""
         return self.slot.admitted(prompts, set(self.learned.prompts()))
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def first_scores(self, prompts: list[Prompt]) -> ScoredPrompts:
-        """Score the first sentences, those that the probe prefers, and templates with one word."""
+        """Score the first sentences of a search, and fit the first models to the scores.
+
+        Scored are some of the sentences, those of the others that half-depth residuals predict to be best,
+        and templates with one word.
+
+        Args:
+            prompts: The sentences that the model wrote for the start.
+
+        Raises:
+            UserError: No prompt has the form of a sentence.
+        """
         method, kept = self.method, self.admitted(prompts)
         if not kept:
             raise UserError(
@@ -203,7 +218,14 @@ class SentenceTools:
         self.bench.memory["limits"] = limits
 
     def scored_step(self, elites: list[Prompt], step: int) -> ScoredPrompts:
-        """Propose candidates, screen them by predicted score and by cross-entropy, and score the best."""
+        """Run one step: propose candidates, screen them, and score the best.
+
+        Candidates are screened first by the score that half-depth residuals predict, then by cross-entropy.
+
+        Args:
+            elites: The best prompts so far.
+            step: Number of the step.
+        """
         method = self.method
         prompts = self.admitted(self.proposals.candidates(elites, step))
         if not prompts:
@@ -244,7 +266,12 @@ class SentenceTools:
     # ---- scores and what is learned from them -----------------------------------------------------------------------
 
     def score(self, prompts: Sequence[Prompt], screened: ScreenedSentences | None) -> ScoredPrompts:
-        """Score prompts exactly on the step's contexts, and store the scores."""
+        """Score prompts exactly on the few contexts of a step, and store the scores.
+
+        Args:
+            prompts: The prompts.
+            screened: Their screening measures; None without prompts.
+        """
         device = self.bench.scorer.runner.device
         if not prompts or screened is None:
             none = torch.zeros(0, device=device)
@@ -298,7 +325,10 @@ class SentenceTools:
         return [bank.prompts[row] for row, ok in zip(picked, whole.tolist(), strict=True) if ok][:n]
 
     def grow(self) -> None:
-        """Extend the bank by the neighbours of the words that are predicted to be its best, kind by kind."""
+        """Extend the bank of words by the neighbours (by embedding) of those that are predicted to be best.
+
+        The best words of each kind (adjective, noun, ...) are used.
+        """
         bank = self.words
         if self.method.probe and self.method.near_reads and len(bank.places):
             mean, _ = self.learned.predicted(bank.prompts, bank.means)

@@ -65,12 +65,12 @@ class ScreenedSentences:
         return self.measures[:, 0]
 
     def pick(self, rows: Int[Tensor, " row"]) -> ScreenedSentences:
-        """Return some of the sentences, by row."""
+        """Return the sentences of some rows."""
         return ScreenedSentences(self.measures[rows], self.residuals[rows])
 
     @classmethod
     def joined(cls, parts: Sequence[ScreenedSentences]) -> ScreenedSentences:
-        """Join several parts into one."""
+        """Concatenate several sets of screened sentences."""
         return cls(
             *(torch.cat([getattr(part, name) for part in parts]) for name in ("measures", "residuals"))
         )
@@ -93,7 +93,7 @@ class HalfRead:
     means: Float[Tensor, "prompt d_model"]
 
     def pick(self, rows: Int[Tensor, " row"]) -> HalfRead:
-        """Return some of the prompts, cut to the longest of them."""
+        """Return the prompts of some rows, cut to the longest of them."""
         at = rows.to(self.ids.device)
         lengths = self.lengths[at]
         longest = int(lengths.max())
@@ -240,7 +240,7 @@ class SentenceWriter:
 
     @torch.no_grad()
     def next_log_probs(self, left: Sequence[int]) -> Float[Tensor, " d_vocab"]:
-        """Return log p of every token after the prefix and the tokens `left`."""
+        """Return log p of every token as the next one after the writer's prefix and the tokens `left`."""
         ids = torch.tensor([list(left)], device=self.runner.device)
         resid, _ = self.runner.run(
             self.runner.embed(ids, self.kv.length if self.kv is not None else 0),
@@ -327,7 +327,13 @@ class SentenceWriter:
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Sequence[int]]) -> HalfRead:
-        """Run prompts to half depth, without any question; prompts of similar length share a batch."""
+        """Run prompts through the lower half of the blocks, without any question.
+
+        Prompts of similar length share a batch.
+
+        Args:
+            prompts: Token ids of each prompt.
+        """
         runner, lengths = self.runner, torch.tensor([len(p) for p in prompts])
         ids = pad_right([tuple(p) for p in prompts]).to(runner.device)
         resid = torch.zeros(
@@ -411,7 +417,11 @@ class SentenceWriter:
 
     @torch.no_grad()
     def screen(self, read: HalfRead) -> ScreenedSentences:
-        """Compute the screening measures of prompts from their residuals at half depth."""
+        """Compute the screening measures of prompts that ran through the lower half of the blocks.
+
+        Args:
+            read: The result of `read`.
+        """
         measures = torch.full((len(read.ids), 5), UNMEASURED)
         for rows in _of_like_length(read.lengths.cpu()):
             measures[rows, :4] = self._screen(read.pick(rows))

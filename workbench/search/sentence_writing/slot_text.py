@@ -36,7 +36,12 @@ class SlotText:
     length: int
 
     def encode(self, text: str, inner: bool = False) -> Prompt:
-        """Return the tokens of a text at the slot's beginning, or inside a prompt if `inner`."""
+        """Encode a text to the tokens that it has in the slot.
+
+        Args:
+            text: The text.
+            inner: Whether the text is inside a prompt and not at its beginning.
+        """
         lead = "" if inner else self.contexts[0].lead
         return tuple(token_ids(self.runner.tokenizer, [lead + text])[0])
 
@@ -45,11 +50,11 @@ class SlotText:
         return token_texts(self.runner.tokenizer, [ids])[0].strip()
 
     def may_be_used(self, ids: Prompt) -> bool:
-        """Whether all tokens are allowed and the prompt is not too long."""
+        """Whether a prompt has only allowed tokens and is not too long."""
         return len(ids) <= self.length and bool(self.allowed[list(ids)].all())
 
     def survivors(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the prompts whose text gives their tokens back inside every rendered context."""
+        """Return the prompts that keep their token ids when every rendered context is decoded and encoded."""
         alive = all_survive(self.runner, self.contexts, prompts) if prompts else []
         return [ids for ids, ok in zip(prompts, alive, strict=True) if ok]
 

@@ -72,12 +72,12 @@ class WordBank:
 
     @cached_property
     def kinds(self) -> WordKinds:
-        """The kinds (adjective, noun, ...) of every candidate word."""
+        """Kinds (adjective, noun, ...) of every candidate word."""
         return word_kinds(self.writer, self.slot.form.kinds, self.words.tokens, self.slot.encode)
 
     @cached_property
     def templates(self) -> OneGapTemplates:
-        """The templates with one gap, with each candidate word's best one and its log-probability there."""
+        """Sentence templates with one gap, and each candidate word's best template with its log p there."""
         first: dict[str, Template] = {}
         for template in self.slot.form.slots:
             if len(template.gaps) == 1:
@@ -104,7 +104,10 @@ class WordBank:
         )
 
     def next_word(self, left: str) -> Float[Tensor, " word"]:
-        """Return log p of every candidate word after a text, on the CPU; each text runs once."""
+        """Return log p of every candidate word as the next one after a text, on the CPU.
+
+        Each text runs only once.
+        """
         if left not in self._next_word:
             self._next_word[left] = self.writer.next_log_probs(self.slot.encode(left))[
                 self.words.tokens.to(self.writer.usable.device)
@@ -135,35 +138,35 @@ class WordBank:
 
     @property
     def n_kinds(self) -> int:
-        """Number of kinds of words that have a template with one gap."""
+        """Number of kinds of words (adjective, noun, ...) that have a template with one gap."""
         return len(set(self.templates.kinds))
 
     @property
     def places(self) -> Int[Tensor, " bank"]:
-        """Indices of the candidate words that are in the bank."""
+        """Indices of the candidate words that were tried in a template (the bank)."""
         return self.memory.get("bank", torch.zeros(0, dtype=torch.long))
 
     @property
     def means(self) -> Float[Tensor, "bank d_model"]:
-        """Mean residual at half depth of each bank word's filled template."""
+        """Mean residual of each bank word's filled template, after the lower half of the blocks."""
         return self.memory["bank_means"]
 
     @property
     def prompts(self) -> list[Prompt]:
-        """The filled template of each word of the bank."""
+        """Prompts of the bank: each of its words in its best template."""
         for word in self.places[len(self._prompts) :].tolist():
             self._prompts.append(self.filled(self.templates.texts[int(self.templates.where[word])], [word]))
         return self._prompts
 
     @property
     def log_probs(self) -> Float[Tensor, " bank"]:
-        """Log-probability of each word of the bank in its template."""
+        """Log-probability of each word of the bank in the gap of its template."""
         return self.templates.log_probs[self.places]
 
     def begin(self, n: int) -> None:
-        """Fill the bank with the `n` words that the model finds likeliest.
+        """Fill the bank with the `n` candidate words that the model finds likeliest in sentence templates.
 
-        A word is ranked by its best place in any template, or in any context of a template's kind.
+        A word counts by its best rank in any template, or in any context of a template's kind of word.
         """
         if "bank" not in self.memory:
             templates = self.templates
@@ -227,9 +230,12 @@ class WordBank:
         )
 
     def in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
-        """Reorder the bank's rows so that the kinds of words take turns.
+        """Reorder the bank's words so that their kinds (adjective, noun, ...) take turns.
 
         A noun's template cannot be compared with a verb's.
+
+        Args:
+            order: Rows of the bank, best first.
         """
         kinds = [self.templates.kinds[i] for i in self.templates.where[self.places].tolist()]
         queues = [
@@ -239,7 +245,13 @@ class WordBank:
         return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
 
     def half_in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
-        """Interleave the given order with `in_turn`, so that the best kind is tried most and others too."""
+        """Interleave the bank's words in the given order with the same words taking turns by kind.
+
+        So the best kind is tried most, but other kinds are tried too.
+
+        Args:
+            order: Rows of the bank, best first.
+        """
         pairs = itertools.chain.from_iterable(zip(order.tolist(), self.in_turn(order), strict=True))
         return list(dict.fromkeys(pairs))
 
@@ -268,7 +280,12 @@ class WordBank:
     # ---- templates -----------------------------------------------------------------------------------------------------
 
     def filled(self, text: str, words: Sequence[int]) -> Prompt:
-        """Return the tokens of a template's text with candidate words (by index) in its gaps."""
+        """Fill a template's gaps with candidate words, and return the tokens.
+
+        Args:
+            text: The template's text with `{}` for each gap.
+            words: Indices of the words.
+        """
         first, *rest = text.split("{}")
         return self.slot.encode(
             first + "".join(word + part for word, part in zip(self._texts(words), rest, strict=True))

@@ -41,11 +41,11 @@ class CandidateWords:
     row: Int[Tensor, " d_vocab"]
 
     def of(self, ids: Sequence[int]) -> list[int]:
-        """Return the indices of a prompt's candidate words, each once."""
+        """Return the indices of the candidate words that occur in a prompt, each once."""
         return sorted({r for r in self.row[list(ids)].tolist() if r >= 0})
 
     def kernel(self, left: Tensor, right: Tensor) -> Float[Tensor, "left right"]:
-        """Return the prior covariance of the effects of some words with others (both by index)."""
+        """Return the prior covariance between the effects of two sets of words, given by index."""
         near = (self.vectors[left] @ self.vectors[right].T).clamp_(min=0) ** 3
         return 0.6 * near + 0.4 * (left[:, None] == right[None])
 

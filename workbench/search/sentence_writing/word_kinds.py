@@ -39,19 +39,23 @@ class WordKinds:
     fits: Bool[Tensor, "kind word"]
 
     def words(self, kind: str) -> Bool[Tensor, " word"]:
-        """Return the mask of the words of a kind; all words if the kind is empty or unknown."""
+        """Return a mask of the words of a kind such as "adjective"; all words if the kind is unknown."""
         if kind not in self.names:
             return torch.ones(self.fits.shape[1], dtype=torch.bool)
         return self.fits[self.names.index(kind)]
 
     def likelihood(self, kind: str) -> Float[Tensor, " word"]:
-        """Return log p of every word, mean over the kind's contexts; zeros for an empty or unknown kind."""
+        """Return log p of every word in the contexts of a kind (mean); zeros if the kind is unknown."""
         return (
             self.log_probs[self.names.index(kind)] if kind in self.names else torch.zeros(self.fits.shape[1])
         )
 
     def alike(self, word: int) -> Bool[Tensor, " word"]:
-        """Return the mask of words that share a kind with a word (by index); all if there are no kinds."""
+        """Return a mask of the words that share a kind with one word; all words if there are no kinds.
+
+        Args:
+            word: Index of the word.
+        """
         if not self.names:
             return torch.ones(self.fits.shape[1], dtype=torch.bool)
         return self.fits[self.fits[:, word]].any(0)
