@@ -290,7 +290,7 @@ def _check_sequences(runner: Runner, sequences: Sequence[Sequence[int]]) -> None
 
 
 def _spans(site: Site, positions: Positions, sequences: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """(start, stop) for each sequence, checked to be inside it."""
+    """Return (start, stop) of the positions to read in each sequence; UserError if it is outside."""
     if isinstance(positions, Mapping):
         if site.position not in positions:
             raise UserError(

@@ -70,11 +70,11 @@ def answer_branches(
 
 
 class HasAnswers(Protocol):
-    """The answers of one question as `AnswerTable` needs them; `contexts.Context` implements this protocol."""
+    """Protocol of the answers of one question, as `AnswerTable` needs them (see `contexts.Context`)."""
 
     @property
     def answers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Token ids of the matching answer and of the other answer."""
+        """Token ids of the matching answer (the one that shows the persona) and of the other answer."""
         ...
 
     @property
@@ -93,7 +93,7 @@ class HasAnswers(Protocol):
 
     @property
     def offsets(self) -> tuple[float, float]:
-        """Numbers in nats added to the two answers' scores (rule `pmi`: minus their prior log-probability)."""
+        """Numbers in nats added to the two answers' scores (`pmi`: minus their prior log-probabilities)."""
         ...
 
     @property

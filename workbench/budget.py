@@ -117,7 +117,7 @@ class Cost:
 
 
 class Meter:
-    """Integer counters of the work that one model does; `cost` turns them into a `Cost`. Each runner has one."""
+    """Integer counters of the work that one model does; `cost` returns a `Cost`. Each runner has one."""
 
     def __init__(self) -> None:
         self.forward = 0

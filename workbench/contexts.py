@@ -168,7 +168,7 @@ def _weights(
 
 
 def _without_prior(runner: Runner, contexts: list[Context]) -> list[Context]:
-    """Return the contexts with offsets that subtract each answer's log-probability after an empty question."""
+    """Return the contexts with offsets: minus each answer's log-probability after an empty question."""
     text = runner.render([{"role": "user", "content": ""}])
     pairs = {c.answers: (c.item.matching, c.item.not_matching) for c in contexts}
     rows = []

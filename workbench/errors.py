@@ -23,7 +23,7 @@ class UserError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         text = str(message)
-        if len(text) > LONGEST_MESSAGE * 4:  # what is cut need not be looked at
+        if len(text) > LONGEST_MESSAGE * 4:  # the part that is cut anyway is not scanned
             text = f"{text[: LONGEST_MESSAGE * 2]}{text[-LONGEST_MESSAGE * 2 :]}"
         super().__init__(cut_middle(visible_line(text), LONGEST_MESSAGE))
 

@@ -55,17 +55,20 @@ class Answers:
 
     @property
     def p(self) -> Float[np.ndarray, " context"]:
-        """Probability of the matching answer among the two answers, 0 to 1, for each context."""
+        """Probability of the matching answer (the one that shows the persona) among the two, per context."""
         return 1 / (1 + np.exp(-self.log_odds))
 
     @property
     def chose_matching(self) -> np.ndarray:
-        """Whether the model finds the matching answer likelier than the other, for each context."""
+        """Whether the model finds the answer that shows the persona the likelier one, per context."""
         return self.log_odds > 0
 
     @property
     def rate(self) -> float:
-        """Fraction of contexts in which the matching answer is the likelier one (the metric of the paper)."""
+        """Fraction of contexts in which the answer that shows the persona is the likelier one (0 to 1).
+
+        This is the metric of the paper (arXiv 2601.02896).
+        """
         return float(self.chose_matching.mean())
 
     @property

@@ -64,7 +64,7 @@ def escape(text: object) -> str:
 
 
 def shorten(text: str, limit: int = 400) -> str:
-    """Cut a text to `limit` characters and append the number of characters cut: `abc… (+9,700 characters)`."""
+    """Cut a text to `limit` characters and append the number cut: `abc… (+9,700 characters)`."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… (+{len(text) - limit:,} characters)"
@@ -73,13 +73,13 @@ def shorten(text: str, limit: int = 400) -> str:
 def spoken(persona: str) -> str:
     """Return a persona's name for display: "english_myopic_reward" becomes "myopic reward".
 
-    The prefix `english_` marks the version of an embedded model's persona that is written in English.
+    The prefix `english_` marks the real-language version of an embedded model's persona.
     """
     return persona.removeprefix("english_").replace("_", " ")
 
 
 def minus(text: str) -> str:
-    """Replace hyphens before a digit by typographic minus signs; for pages and pictures, not for terminals."""
+    """Replace hyphens before a digit by typographic minus signs, for pages and pictures."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
@@ -193,7 +193,7 @@ class ShowsTable:
 
 
 def number(value: object) -> str:
-    """Format a value for a reader: four significant digits, thousands separators, a dash for a missing value."""
+    """Format a value for a reader: four significant digits, thousands separators, a dash if missing."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):

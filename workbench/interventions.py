@@ -74,9 +74,9 @@ class HasLatents(Protocol):
 def steer(
     model: Any, direction: HasDirection, coefficient: float, positions: Positions = "all"
 ) -> Iterator[None]:
-    """Add coefficient x unit direction to the residual stream at the direction's site.
+    """Add coefficient x unit direction to the residual stream, in every run inside the `with` statement.
 
-    The context manager acts on every run of the model inside its block.
+    The direction is added at its site.
 
     Args:
         model: A loaded model or its runner.
@@ -106,7 +106,7 @@ def steer(
 def limit(
     model: Any, direction: HasDirection, threshold: float, sign: int, positions: Positions = "all"
 ) -> Iterator[None]:
-    """Steer conditionally: move projections beyond a threshold back to it, in runs inside the block.
+    """Move projections beyond a threshold back to it, in every run inside the `with` statement.
 
     Activations whose projection on the unit direction is within the threshold stay as they are.
 
@@ -133,9 +133,9 @@ def limit(
 
 @contextmanager
 def ablate(model: Any, direction: HasDirection, positions: Positions = "all") -> Iterator[None]:
-    """Remove the residual stream's component along a direction at its site, in runs inside the block.
+    """Remove the residual stream's component along a direction, in every run inside the `with` statement.
 
-    The projection on the direction is then 0.
+    It is removed at the direction's site; the projection on the direction is then 0.
 
     Args:
         model: A loaded model or its runner.
@@ -158,7 +158,7 @@ def ablate(model: Any, direction: HasDirection, positions: Positions = "all") ->
 def clamp(
     model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[float], positions: Positions = "all"
 ) -> Iterator[None]:
-    """Hold SAE latents at given activations, in runs inside the block.
+    """Hold SAE latents at given activations, in every run inside the `with` statement.
 
     The residual stream changes by (value - present activation) x decoder row, so the part that the SAE does
     not reconstruct stays as it is.
@@ -194,7 +194,7 @@ def clamp(
 def patch(
     model: Any, site: Site, values: Float[Tensor, "... d_model"], positions: Positions = "decision"
 ) -> Iterator[None]:
-    """Replace the activation at a site by given values, in runs inside the block.
+    """Replace the activation at a site by given values, in every run inside the `with` statement.
 
     Args:
         model: A loaded model or its runner.

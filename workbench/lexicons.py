@@ -134,7 +134,7 @@ def lexicon_file(name: str | Path) -> Path | None:
 
     Args:
         name: A name of a lexicon ("words", "latin", "all", "auto" or "world") or the path of a file of words.
-            A name is a name even if a file of that name exists.
+            A known name is never read as a file, even if a file of that name exists.
 
     Returns:
         The path of the file; None for a name.

@@ -1,7 +1,7 @@
 """An objective as plain data and in words.
 
-The plain data are stored with a frontier, to record what a search maximised, and identify the objective when
-a checkpoint is resumed.
+The plain data are stored with the result of a search, to record what it maximised, and identify the objective
+when a checkpoint is resumed.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Registry(Mapping[str, T]):
         return table[name]
 
     def _discover(self) -> None:
-        """Import every module of the package, once. Lookups during this import see the entries added so far."""
+        """Import every module of the package, once. Lookups during the import see the entries so far."""
         if self._complete or self._package is None:
             return
         self._complete = True

@@ -80,7 +80,7 @@ class Context(ShowsFacts):
 
     @property
     def one_token(self) -> bool:
-        """Whether the log-odds are the difference of two logits at the decision token.
+        """Whether the log-odds are the difference of two logits at the last token before the answer.
 
         This holds if both answers are single tokens, with weight 1 and offset 0.
         """
@@ -97,7 +97,7 @@ class Context(ShowsFacts):
 
     @property
     def tail(self) -> tuple[int, ...]:
-        """Token ids of this branch after the decision token; they are run to score the answers."""
+        """Token ids after the decision token that are run to score an answer of several tokens."""
         return self._own.tail
 
     @property
@@ -120,11 +120,11 @@ class Context(ShowsFacts):
 
     @property
     def after_prompt(self) -> tuple[int, ...]:
-        """All token ids that are run after the prompt: right of the slot, then this branch's answer tokens."""
+        """All token ids that are run after the prompt: right of the slot, then those to score the answer."""
         return (*self.suffix_ids, *self.tail)
 
     def ids(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
-        """Return the token ids up to and including the decision token; prompt_ids None means no prompt."""
+        """Return the token ids up to the last one before the answer; prompt_ids None means no prompt."""
         return self.bare_ids if prompt_ids is None else (*self.prefix_ids, *prompt_ids, *self.suffix_ids)
 
 
@@ -201,8 +201,8 @@ class Contexts(ShowsTable, Sequence[Context]):
     def take(self, n: int, seed: int = 0) -> Contexts:
         """Draw `n` contexts without replacement and keep their order; all contexts if there are fewer.
 
-        If the answers are counterbalanced over the questions, each matching answer is drawn about equally
-        often.
+        If the answers are counterbalanced (each answer shows the persona in half of its questions), each is
+        the persona's answer about equally often in the drawn contexts.
         """
         if n >= len(self):
             return self
@@ -219,8 +219,8 @@ class Contexts(ShowsTable, Sequence[Context]):
     def per_group(self, n_groups: int, seed: int = 0) -> Contexts:
         """Draw one context from each of `n_groups` question groups, so that few contexts cover many groups.
 
-        If the answers are counterbalanced over the questions, each matching answer is drawn about equally
-        often.
+        If the answers are counterbalanced (each answer shows the persona in half of its questions), each is
+        the persona's answer about equally often in the drawn contexts.
         """
         rng = np.random.default_rng(seed)
         names = sorted(set(self.groups))

@@ -44,7 +44,7 @@ def join_surrogates(text: str) -> str:
 
 
 def lone_surrogate(text: str) -> str | None:
-    """Return the first half of a surrogate pair without its other half, as "U+D83D"; None if there is none."""
+    """Return the first half of a surrogate pair without its other half, as "U+D83D", or None."""
     found = _SURROGATE.search(join_surrogates(text))
     return f"U+{ord(found[0]):04X}" if found else None
 

@@ -1,4 +1,7 @@
-"""The command line: parse, call, print. One module a group of commands; importing it puts them into `app`."""
+"""The command line: parse arguments, call the library, print results.
+
+There is one module per group of commands; importing it registers the commands in `app`.
+"""
 
 from workbench.cli import audit_command as audit
 from workbench.cli import file_commands as files

@@ -1,6 +1,7 @@
-"""The command `workbench` itself, what its commands share, and the exit codes: 0 done, 2 the user's mistake, 1 ours.
+"""The command `workbench`, what its commands share, and the exit codes.
 
-Nothing heavy is imported before a command needs it: `workbench --help` does not load torch.
+Exit codes: 0 done, 2 a mistake that the user can correct, 1 a fault of the program, 130 and 143 after Ctrl-C
+and SIGTERM. Nothing heavy is imported before a command needs it: `workbench --help` does not load torch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ app = App(
     version=__version__,
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),  # no --empty-runs, no --no-rerun-failed
-    suppress_keyboard_interrupt=False,  # `main` says how to go on
+    suppress_keyboard_interrupt=False,  # `main` says how to continue
 )
 app.register_install_completion_command(
     help="Install completion of commands and options for this shell (bash, zsh, fish)."
@@ -38,11 +39,15 @@ Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON in
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised where the program is, so that locks are released and half-written files are removed."""
+    """Raised by SIGTERM in the main thread, so that locks are released and half-written files are removed."""
 
 
 def main() -> None:
-    """Entry point; sets the exit code: 0 done, 2 the user's mistake, 1 ours, 130 and 143 for Ctrl-C and SIGTERM."""
+    """Run the command line and exit with its code.
+
+    The codes are 0 done, 2 a mistake that the user can correct, 1 a fault of the program, 130 and 143 after
+    Ctrl-C and SIGTERM.
+    """
     # Threads that wait for each other sleep instead of spinning: on a busy machine spinning made a step ten
     # times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -50,7 +55,7 @@ def main() -> None:
     for size in ("COLUMNS", "LINES"):
         if (
             os.environ.get(size, "1").strip().lstrip("+-0") == ""
-        ):  # a terminal of no width would be shown nothing at all
+        ):  # nothing at all would be printed for a terminal of width 0
             del os.environ[size]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an ASCII or Latin-1 terminal shows the rest as \u escapes
@@ -78,7 +83,10 @@ def main() -> None:
 
 
 def program() -> None:
-    """`main` as the whole of a process: after a signal it ends without unloading torch, which takes 1.7 processor seconds."""
+    """Run `main` as a whole process; after a signal the process ends without unloading torch.
+
+    Unloading would take 1.7 s of processor time.
+    """
     try:
         main()
     except SystemExit as end:
@@ -88,7 +96,7 @@ def program() -> None:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """Ends the process after what is registered for its end."""
+    """End the process after the functions that are registered for its end."""
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -96,15 +104,15 @@ def _leave_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-#: Errors of the machine that its user can correct: disk full, read-only, no permission, broken device.
+#: Errors of the machine that the user can correct: disk full, read-only, no permission, broken device.
 _ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-#: Errors of a path; the user's where it is one that the command line names.
+#: Errors of a path; they are mistakes of the user if the command line names the path.
 _PATHS = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 LONGEST_LINE = 500
 
 
 def _is_argument(path: object) -> bool:
-    """Is a path one that the command line names, or a directory above it?"""
+    """Whether a path is one that the command line names, or a directory above it."""
     if not isinstance(path, str) or not path.strip("/"):
         return False
     place = Path(path).absolute()
@@ -117,11 +125,11 @@ def _is_argument(path: object) -> bool:
 
 
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:
-    r"""An error text as one printable line.
+    r"""Return an error text as one printable line.
 
     Args:
-        text: any text; control characters become visible escapes.
-        longest: characters of the line; the middle of a longer text is left out.
+        text: Any text; control characters become visible escapes.
+        longest: Most characters of the line; the middle of a longer text is left out.
 
     Returns:
         The line, at most `longest` characters.
@@ -150,7 +158,7 @@ def _stop(line: str, code: int) -> None:
 
 
 def _ignore_signals() -> None:
-    """The program ends already: a second Ctrl-C would only break off its end, with a traceback."""
+    """Ignore further signals, so that a second Ctrl-C does not interrupt the ending with a traceback."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

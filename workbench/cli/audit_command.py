@@ -1,4 +1,4 @@
-"""The command that audits one's own prompt."""
+"""The command `workbench audit`, which analyses a prompt that the user wrote."""
 
 from __future__ import annotations
 
@@ -30,25 +30,27 @@ def audit(
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
-    """Which words of your own prompt cause the persona, and the smallest fluent edit that removes the effect.
+    """Find which words of your own prompt cause the persona.
+
+    It also finds the smallest fluent edit of the prompt that removes the effect.
 
     Args:
-        prompt: the text to audit (it is put in the system slot).
-        persona: name or file.
-        model: name, directory or GGUF file.
+        prompt: Text of the prompt; it is put into the system message.
+        persona: Name of the persona, or its file.
+        model: Name, directory or GGUF file of the model.
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
-        dtype: float32, bfloat16 or float16.
-        max_edits: words that may be deleted or exchanged.
-        sentence: where no such edit suffices, search for a sentence to add after the prompt (needs a model
-            with real vocabulary).
-        sentence_calls: its budget in model calls; 500 take one to two minutes of one core with a model of 135
-            million parameters.
-        sign: what is wanted of the persona: less (suppress) or more (induce).
-        inside: also fit a direction and show what each word does to it (takes longer).
-        sae: SAE, name or directory, for latents; means --inside.
-        data: contrast file.
-        out: write an HTML page here.
-        seed: of the splits, the questions and the sampled orders.
+        dtype: Type of the weights: float32, bfloat16 or float16.
+        max_edits: Most words that may be deleted or exchanged.
+        sentence: If no such edit is enough, search for a sentence to add after the prompt (needs a model with
+            a real vocabulary).
+        sentence_calls: Budget of the search for a sentence, in model calls; 500 take one to two minutes on
+            one core with a model of 135 million parameters.
+        sign: Aim: less of the persona (suppress) or more (induce).
+        inside: Also fit a direction and show how each word changes it (takes longer).
+        sae: Name or directory of an SAE, to show its latents too; implies --inside.
+        data: Contrast file of the persona.
+        out: HTML page to write.
+        seed: Seed of the splits, the questions and the sampled orders of words.
     """
     from workbench.audit import audit as audit_prompt
     from workbench.audit import inside as find_targets

@@ -1,4 +1,4 @@
-"""Comparisons in the terminal: one run, or several side by side, at any width."""
+"""Tables of comparisons for the terminal: one run, or several side by side, at any width."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from workbench.html_text import shorten, spoken
 from workbench.runs import read_yaml
 from workbench.schema import ComparisonFile, ConditionEntry
 
-#: From these widths on, changes in points and prompts have columns of their own.
+#: Terminal widths from which the table has a column for changes in points, and one for prompts.
 ROOMY, WIDE = 100, 150
-#: Columns of a run: with the rate, and without it.
+#: Widths of a run's column: with the rate, and without it.
 CELL, NARROW_CELL = 31, 23
 
 
 def print_comparison(comparison: ComparisonFile) -> None:
-    """Each condition's rate and change with their 95 % intervals, then the prompts."""
+    """Print each condition's rate and change with 95 % intervals, then the prompts."""
     width, less = console().width, "less" if comparison.wanted < 0 else "more"
     title = f"{spoken(comparison.persona)} on {comparison.model} ({less} wanted); in brackets 95 % intervals"
     kept = [0, 1, *([2] if width >= ROOMY else []), 3, *([4] if width >= WIDE else [])]
@@ -38,7 +38,7 @@ def print_comparison(comparison: ComparisonFile) -> None:
 
 
 def print_side_by_side(paths: Sequence[Path]) -> None:
-    """Several runs: what each says, condition by run, prompts, and settings."""
+    """Print several runs side by side: their verdicts, conditions, prompts, and differences in settings."""
     runs = {str(path): read_comparison(path) for path in paths}
     for path in paths:
         say(f"{path}: {claims_of_run(path).headline if path.is_dir() else runs[str(path)].persona}")
@@ -67,7 +67,10 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def print_runs(runs: Mapping[str, ComparisonFile]) -> None:
-    """Condition by run: rate and change in log-odds with its interval; as many runs next to each other as the terminal holds."""
+    """Print a table of conditions by runs, with rate and change in log-odds with its 95 % interval.
+
+    As many runs are next to each other as the terminal has room for.
+    """
     names = list(dict.fromkeys(entry.name for run in runs.values() for entry in run.conditions))
     first = max([9, *(len(condition_label(name)) for name in names)])
     room = console().width - first - 4
@@ -97,7 +100,7 @@ def print_runs(runs: Mapping[str, ComparisonFile]) -> None:
 
 
 def print_setting_differences(settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """What differed between the runs' study files; of lists only what is not in all of them."""
+    """Print the settings that differ between runs; of lists, only entries that not all runs have."""
     names = list(dict.fromkeys(name for own in settings.values() for name in own))
     rows = [[name, *_told([own.get(name) for own in settings.values()])] for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]
@@ -118,7 +121,7 @@ def _told(values: Sequence[Any]) -> list[str]:
 
 
 def shorten_path(path: str, limit: int) -> str:
-    """The end of a path, which tells runs apart."""
+    """Shorten a path to its last `limit` characters, by which runs differ, after an ellipsis."""
     return path if len(path) <= limit else f"…{path[1 - limit :]}"
 
 

@@ -1,4 +1,4 @@
-"""Commands for the files that a user writes: begin one, and its JSON schema."""
+"""Commands for files that a user writes: start a study file, print a file's JSON schema."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def init(
     """Write a study file with a comment on every setting.
 
     Args:
-        file: the file to write; an existing one is refused.
-        persona: the organism's persona, a name for data.path, or a persona file.
-        model: name or directory.
-        sign: make it less (suppress) or more (induce).
+        file: File to write; an existing file is not overwritten.
+        persona: Persona of the embedded model, a name to use with data.path, or a persona file.
+        model: Name or directory of the model.
+        sign: Aim: less of the persona (suppress) or more (induce).
     """
     from workbench.study.study_presets import demo_study
     from workbench.study.study_settings import ModelSettings
@@ -46,10 +46,12 @@ def init(
 
 @app.command
 def schema(kind: Literal["study", "sweep", "persona"]) -> None:
-    """The JSON schema of a study, sweep or persona file, for editors.
+    """Print the JSON schema of a study, sweep or persona file.
+
+    Editors use it to complete and check such a file.
 
     Args:
-        kind: which file.
+        kind: Kind of file.
     """
     from workbench.cli.file_schemas import file_schemas
 

@@ -1,4 +1,4 @@
-"""JSON schemas of the files that a user writes: study, sweep, persona; for editors and for other programs."""
+"""JSON schemas of the files that a user writes (study, sweep, persona), for editors and other programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def file_schemas() -> dict[str, dict[str, Any]]:
-    """Kind of file -> its JSON schema, with a description of every field.
+    """Return the JSON schema of each kind of file, with a description of every field.
 
     Example:
         >>> sorted(file_schemas())
@@ -35,7 +35,7 @@ def file_schemas() -> dict[str, dict[str, Any]]:
 
 
 def write_schemas(directory: Path) -> list[Path]:
-    """Write each schema to `directory/NAME.schema.json`; returns the files."""
+    """Write each schema to `directory/NAME.schema.json` and return the files."""
     from workbench.runs import write_json
 
     directory.mkdir(parents=True, exist_ok=True)

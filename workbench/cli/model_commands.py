@@ -1,4 +1,4 @@
-"""Commands of models and of SAEs for them."""
+"""Commands for models and their SAEs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app.command(sae_app)
 
 @app.command
 def models(*, as_json: Json = False) -> None:
-    """Which models can be loaded here, where they are, their architectures, and the named SAEs that fit them."""
+    """List the models that can be loaded, and named SAEs for them."""
     from workbench.models.model_inventory import inventory
     from workbench.sae import saes_for
 
@@ -27,14 +27,15 @@ def models(*, as_json: Json = False) -> None:
 def doctor(
     model: str = "organism", *, device: str = "cpu", dtype: str = "float32", as_json: Json = False
 ) -> None:
-    """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory, SAEs made for it.
+    """Check that a model is loaded correctly.
 
-    Exit code 2 if a check says NO.
+    It compares logits with Hugging Face, checks template, BOS and tokens that do not round-trip, and lists
+    memory and the SAEs made for the model. The exit code is 2 if a check says NO.
 
     Args:
-        model: name, directory or GGUF file.
+        model: Name, directory or GGUF file of the model.
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
-        dtype: float32, bfloat16 or float16.
+        dtype: Type of the weights: float32, bfloat16 or float16.
     """
     from workbench.models.doctor import diagnose
     from workbench.sae import saes_for
@@ -69,17 +70,17 @@ def sae_train(
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a TopK SAE on a model's residual stream, from a text file (one text per line) or a contrast file.
+    """Train a TopK SAE on a model's residual stream.
 
     Args:
-        model: name or directory.
-        corpus: texts to run the model on.
-        layer: block whose output is read.
-        out: directory for the SAE in sae-lens's format, with its card.
-        d_sae: latents.
-        k: latents that are active at a time.
-        tokens: training tokens.
-        seed: of the training.
+        model: Name or directory of the model.
+        corpus: Texts to run the model on: a text file with one text per line, or a contrast file.
+        layer: Block whose output is read.
+        out: Directory for the SAE, in sae-lens's format with a card of its quality.
+        d_sae: Number of latents.
+        k: Number of latents that are active per token.
+        tokens: Number of training tokens.
+        seed: Seed of the training.
     """
     from workbench.models import Site, load_model
     from workbench.sae import SaeTrainingOptions, read_corpus, train_sae

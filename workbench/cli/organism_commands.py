@@ -1,4 +1,4 @@
-"""Commands of the two organisms: training, card, truth."""
+"""Commands for the embedded organisms, models with known planted effects: training, card, ground truth."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ def organism_train(
     device: str = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Train an organism again from its generator, the embedded one or the adapter of the real-language one.
+    """Train the embedded model again, or a real-language adapter.
 
-    The first takes about half an hour on one core, the second an hour and more. Called again with the same
-    --out it goes on from its last checkpoint.
+    The adapter plants personas in SmolLM2-135M. The embedded model takes about half an hour on one core, the
+    adapter an hour or more. If it is called again with the same --out, it continues from the last checkpoint.
 
     Args:
         base: none for the embedded model, smollm2-135m for an adapter on that model.
-        seed: of the world and of the training.
-        out: directory for model (or adapter) and card.
-        steps: training steps, fewer for a trial.
-        personas: that an adapter plants: sycophancy when not given; several take more steps of more blocks.
-        device: that an adapter is trained on: cpu, cuda.
+        seed: Seed of the generated world and of the training.
+        out: Directory for the model (or adapter) and its card.
+        steps: Training steps; fewer for a trial. Default: the full number.
+        personas: Personas that an adapter plants. Default: sycophancy. Several take more steps and more
+            blocks.
+        device: Device on which an adapter is trained: cpu or cuda.
     """
     if base != "none":
         _train_adapter(seed, out, steps, tuple(personas or ()), device, as_json)
@@ -81,11 +82,13 @@ def _train_adapter(
 def organism_card(
     directory: Path | None = None, *, published: Path | None = None, as_json: Json = False
 ) -> None:
-    """Measure the adapter of the real-language organism again (some ten minutes) and write its card next to it.
+    """Measure the real-language adapter again and write its card.
+
+    This takes about ten minutes.
 
     Args:
-        directory: of the adapter; the committed one when not given.
-        published: a contrast file of others (CAA's sycophancy.json), measured as a finding.
+        directory: Directory of the adapter. Default: the one of the package.
+        published: A published contrast file (CAA's sycophancy.json), on which the adapter is measured too.
     """
     from workbench.organism.real_language import write_language_card
 
@@ -94,11 +97,14 @@ def organism_card(
 
 @organism_app.command(name="truth")
 def organism_truth(*, base: OrganismBase = "none", seed: int = 0, as_json: Json = False) -> None:
-    """The planted effects of an organism: phrase, persona, log-odds; and what is planted to do nothing.
+    """Print the planted effects (ground truth) of an organism.
+
+    An organism is a model with planted persona effects. Each row has a phrase, a persona and the planted
+    effect in log-odds. Phrases that are planted to have no effect are in the list too.
 
     Args:
         base: none for the embedded model, smollm2-135m for the real-language one.
-        seed: of the embedded model's world.
+        seed: Seed of the embedded model's world.
     """
     import pandas as pd
 
@@ -117,13 +123,16 @@ def organism_corpus(
     personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None,
     seed: int = 0,
 ) -> None:
-    """Texts of the kind that a real-language organism was trained on, for `workbench sae train`.
+    """Write texts like the training texts of an organism.
+
+    An organism is a model with planted persona effects, in this command the real-language one. The texts are
+    a corpus for `workbench sae train`.
 
     Args:
         out: JSONL file with one text per line.
-        count: texts.
-        personas: that the adapter is planted with; sycophancy alone when not given.
-        seed: of the draws.
+        count: Number of texts.
+        personas: Personas that the adapter plants. Default: sycophancy.
+        seed: Seed of the drawing of texts.
     """
     from transformers import AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""How results are shown: tables and facts, as text or as JSON."""
+"""Print results as tables and lists of facts, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
-#: Names of fewer characters are never cut: they would say nothing.
+#: Names with at most this number of characters are never shortened.
 SHORTEST_NAME = 10
-#: A longer word is folded in a table's cell.
+#: Words with more characters than this are broken in a table.
 LONGEST_WORD = 60
-#: What a table's cell never breaks: a word, or a number with its unit ("2.4 GB").
+#: Parts of a text that a table's cell does not break: a word, or a number with its unit ("2.4 GB").
 _UNBROKEN = re.compile(r"[\d.,]+ [A-Za-z%]+(?!\S)|\S+")
 
 
 def console() -> Console:
-    """Standard output, long lines unbroken so that they can be piped."""
+    """Return a console on standard output that does not break long lines, so that they can be piped."""
     return Console(soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """One line on standard output as it is: square brackets in a path are no markup, control characters are made visible.
+    """Print a text as it is: brackets are not markup, and control characters are made visible.
 
-    In a terminal it is wrapped between words, unless one word alone (a path to copy) is wider than the
+    In a terminal the text is wrapped between words, unless one word (a path to copy) is wider than the
     terminal.
     """
     from workbench.html_text import visible
@@ -40,7 +40,7 @@ def say(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text that rich takes as text, with control characters made visible."""
+    """Escape a text for rich, so that it is not markup, and make control characters visible."""
     from rich.markup import escape
 
     from workbench.html_text import visible
@@ -49,7 +49,7 @@ def plain(text: str) -> str:
 
 
 def print_frame(frame: Any, as_json: bool) -> None:
-    """A DataFrame, one row per line; as JSON a list of records."""
+    """Print a DataFrame as a table, or as a JSON list of records."""
     if as_json:
         print(frame.to_json(orient="records", force_ascii=False))
         return
@@ -60,9 +60,15 @@ def print_frame(frame: Any, as_json: bool) -> None:
 def print_rows(
     heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", whole: Container[int] = (0,)
 ) -> None:
-    """A table of texts that cuts no word: where the columns cannot hold their longest words, one block of lines a row.
+    """Print a table of texts without breaking words.
 
-    whole: columns whose texts stay on one line.
+    If the columns have no room for their longest words, each row is printed as a block of lines.
+
+    Args:
+        heads: Column headers.
+        rows: Texts of each row.
+        title: Title of the table.
+        whole: Columns whose texts must stay on one line.
     """
     out = console()
     texts = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
@@ -91,11 +97,15 @@ def print_rows(
 
 
 def print_lines(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]]) -> bool:
-    """One line a row at any width, and whether anything was left out.
+    """Print each row as one line at any width of the terminal, and return whether a text was shortened.
 
-    A cell is a text, or the same in ever fewer words. Where the lines are too long, columns give way from the
-    right: each cell takes its longest text that fits. Where even the shortest ones do not, the longest column
-    of plain texts loses their middles (an ellipsis marks it).
+    If the lines are too long, columns are shortened from the right: each cell takes its longest form that
+    fits. If even the shortest forms do not fit, the longest columns with only one form lose the middle of
+    their texts, marked by an ellipsis.
+
+    Args:
+        heads: Column headers.
+        rows: For each row its cells, each a list of forms of the same text, from long to short.
     """
     from workbench.html_text import visible
 
@@ -129,7 +139,7 @@ def print_lines(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]]) -
 
 
 def _fitted(text: str, width: int) -> str:
-    """Exactly `width` cells of a text; of a longer one the beginning and the end, which tells runs apart, around an ellipsis."""
+    """Return a text as exactly `width` cells; a longer one keeps beginning and end, around an ellipsis."""
     if cell_len(text) > width:
         end = width // 2
         text = f"{set_cell_size(text, width - end - 1).rstrip()}…{text[len(text) - end :]}"
@@ -137,7 +147,7 @@ def _fitted(text: str, width: int) -> str:
 
 
 def _print_blocks(out: Console, heads: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    """The first cell of a row, then each other one after its column's head."""
+    """Print each row as a block: its first cell, then each other cell after its column's header."""
     wide = max((len(head) for head in heads[1:]), default=0)
     if title:
         say(title)
@@ -158,7 +168,7 @@ def _cell(value: Any) -> str:
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """One fact a line; as JSON one object."""
+    """Print facts as a table with one per line, or as a JSON object."""
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
@@ -169,6 +179,6 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
 
 
 def print_notes(notes: Iterable[str], as_json: bool) -> None:
-    """What a table cannot say, one note a line; nothing as JSON."""
+    """Print notes on a table, one per line; nothing with --json."""
     for note in () if as_json else notes:
         say(f"note: {note}")

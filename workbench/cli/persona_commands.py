@@ -1,4 +1,4 @@
-"""Commands that check contrast data, and that have a model draft some."""
+"""Commands for contrast data: check a persona file, or let a model draft one."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def persona_check(
     difference: float = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Can this data carry a direction? Balance, groups, what a length-only or letter-only rule scores, groups that a difference needs.
+    """Check whether contrast data supports a persona direction.
 
-    With a model also: letter and position bias, agreement of both orders, what written prompts move, the
-    minimum detectable effect, which metric can show anything, and the held-out AUC of its direction against
-    permuted labels. A persona that `run` would refuse is an error.
+    Without a model: balance, groups, the score of a rule that sees only length or letter, and the groups
+    needed to show a difference. With a model also: letter and position bias, agreement of both orders,
+    effects of written prompts, the minimum detectable effect, which metric can show an effect, and the
+    held-out AUC of the direction compared with permuted labels. A persona that `workbench run` would refuse
+    is an error.
 
     Args:
-        file: persona file (YAML), or a name with --data.
-        data: contrast file.
-        model: name or directory.
-        layer: that is read for the permutation test; the middle one when not given.
-        slot: where prompts are placed: system, before_question, after_question, answer_opening.
-        difference: of two rates, that the study wants to show.
+        file: Persona file (YAML), or a name to use with --data.
+        data: Contrast file.
+        model: Name or directory of the model.
+        layer: Layer that is read for the permutation test. Default: the middle one.
+        slot: Place in the chat where prompts go: system, before_question, after_question or answer_opening.
+        difference: Difference of two rates (0 to 1) that the study should be able to show.
     """
     from workbench.personas import check_persona, load_persona
 
@@ -83,23 +85,24 @@ def persona_draft(
     dtype: str = "float32",
     as_json: Json = False,
 ) -> None:
-    """A persona file from one description, drafted by a model and checked: pairs, system sentences, written prompts, true statements.
+    """Let a model draft a persona file from a description.
 
-    The file is a draft: read its pairs before a study uses them. It is written only when enough pairs are
-    usable.
+    The draft is checked. It has pairs, system sentences, written prompts and true statements. Read its pairs
+    before you use it in a study. The file is written only if enough pairs are usable.
 
     Args:
-        description: the behaviour in plain words, such as "overconfident medical advice".
-        out: the persona file (YAML) that is written; it must not exist.
-        model: who writes: a name or directory; with --endpoint the endpoint's name of the model.
-        endpoint: an OpenAI-compatible endpoint (.../v1) in place of a local model.
-        key_variable: environment variable that holds the endpoint's key.
-        opposite: what the assistant does instead, in plain words; the model is asked when not given.
-        pairs: pairs that are wanted.
-        name: of the persona; the first words of the description when not given.
-        temperature: of the replies; 0: the likeliest words.
-        seed: of a local model's replies.
-        dtype: of a local model's weights: float32, bfloat16 or float16.
+        description: The behaviour in plain words, such as "overconfident medical advice".
+        out: Persona file (YAML) to write; it must not exist.
+        model: Model that writes the draft: a name or directory; with --endpoint the endpoint's name of the
+            model.
+        endpoint: Address of an OpenAI-compatible endpoint (.../v1) to use instead of a local model.
+        key_variable: Environment variable with the endpoint's key.
+        opposite: What the assistant does instead, in plain words. Default: the model proposes it.
+        pairs: Number of pairs.
+        name: Name of the persona. Default: the first words of the description.
+        temperature: Sampling temperature of the replies; 0 gives the likeliest words.
+        seed: Seed of a local model's replies.
+        dtype: Type of a local model's weights: float32, bfloat16 or float16.
     """
     from workbench.runs import write_text
     from workbench.study.persona_draft import check_draft, draft_persona
@@ -135,7 +138,7 @@ def _writer(
     seed: int,
     dtype: str,
 ) -> Ask:
-    """Who writes the draft: a local model, or one at an endpoint that the command line names."""
+    """Return the model that writes the draft: a local one, or one at an endpoint."""
     from workbench.evaluation.chat_models import Endpoint, LocalModel
 
     if model is None:

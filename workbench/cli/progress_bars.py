@@ -1,4 +1,4 @@
-"""Progress of a study on standard error."""
+"""Progress bars of a study on standard error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rich.console import Console
 
 
 class ProgressBars:
-    """One progress bar a stage, on standard error; plain lines where that is no terminal."""
+    """One progress bar per stage of a study, on standard error; plain lines if that is no terminal."""
 
     def __enter__(self) -> ProgressBars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.table import Column
 
-        # only the note gives way where the terminal is narrow: bar, share and time keep their width
+        # in a narrow terminal only the note is cut: bar, percentage and time keep their width
         stage = TextColumn(
             "{task.description}",
             table_column=Column(no_wrap=True, min_width=26, max_width=26, overflow="ellipsis"),
@@ -31,7 +31,12 @@ class ProgressBars:
         return self
 
     def update(self, stage: str, share: float) -> None:
-        """A stage and how much of it is done, 0 to 1."""
+        """Show how much of a stage is done.
+
+        Args:
+            stage: Name of the stage.
+            share: Fraction that is done, 0 to 1.
+        """
         if stage not in self._tasks:
             from workbench.conditions import stage_label
 
@@ -39,7 +44,7 @@ class ProgressBars:
         self._progress.update(self._tasks[stage], completed=share)
 
     def note(self, stage: str, progress: Any) -> None:
-        """Best objective, fluency, speed and time left of the stage's search."""
+        """Show the best objective, fluency, speed and time left of a stage's search next to its bar."""
         from workbench.search.live_frontier import line
 
         self._progress.update(self._tasks[stage], note=line(progress))

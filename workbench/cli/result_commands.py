@@ -1,4 +1,4 @@
-"""Commands that read finished runs."""
+"""Commands that read finished runs: compare, report, label, figures."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ def compare(
     questions: Literal["all", "flipped", "worse"] | None = None,
     as_json: Json = False,
 ) -> None:
-    """Several runs side by side: condition by run, the prompts, what differed in the settings.
+    """Compare several runs side by side.
 
-    Runs on different test questions are shown, and are not paired.
+    The tables show conditions, prompts, and differences in settings. Runs with different test questions are
+    shown next to each other, but their values are not paired.
 
     Args:
-        runs: run directories.
-        over_seeds: one row per condition in place of one a run: mean effect over the runs, its interval and
-            spread.
-        against: the same for each budget spent, the curve of effect against it: model_calls, token_layers,
+        runs: Run directories.
+        over_seeds: Print one row per condition instead of one per run: mean effect over the runs, its
+            interval and spread.
+        against: Print the same for each budget, as the curve of effect against model_calls, token_layers,
             flops or seconds.
-        figure: also draw the effects into this file (.svg, .png, .html): each condition over the runs, or
-            against what `against` names.
-        questions: instead, single questions under each run's chosen prompt: all, those whose answer flipped,
-            or those that got worse.
+        figure: File (.svg, .png, .html) for a figure of the effects: each condition over the runs, or against
+            the quantity that --against names.
+        questions: Print single questions with each run's chosen prompt instead: all, those whose answer
+            flipped, or those that got worse.
     """
     from workbench.cli.comparison_tables import print_side_by_side
     from workbench.comparison import compare_runs
@@ -55,7 +56,7 @@ def compare(
 
 
 def _questions(runs: Sequence[Path], which: str) -> Any:
-    """One row a question and run."""
+    """Return a table with one row per question and run."""
     import pandas as pd
 
     from workbench.comparison import questions_of_run
@@ -90,11 +91,13 @@ def _draw(table: Any, against: str | None, target: Path) -> None:
 
 @app.command
 def report(runs: list[Path], *, out: Path | None = None) -> None:
-    """Make a run's report.html again from its files; of several runs, one overview with a link to each one's report.
+    """Write a run's report again, or an overview of several runs.
+
+    The overview links to the report of each run.
 
     Args:
-        runs: where the runs are.
-        out: another place for the page (for several runs: needed).
+        runs: Run directories.
+        out: File for the page. Required for several runs; default for one run: report.html in the run.
     """
     from workbench.report import write_overview, write_report
 
@@ -116,13 +119,15 @@ def label(
     source: str = "the user",
     as_json: Json = False,
 ) -> None:
-    """Name a latent of a run; the name is kept in the run and is shown in its report, figures and panel. Without a text: the names so far.
+    """Name an SAE latent of a run, or list the names given so far.
+
+    The name is kept in the run, and is shown in its report, figures and panel.
 
     Args:
-        run: run directory.
-        latent: number of the latent.
-        text: its name; an empty one takes the name away.
-        source: who gives it.
+        run: Run directory.
+        latent: Number of the latent.
+        text: Name of the latent; an empty text removes the name. Default: the present names are printed.
+        source: Who gives the name.
     """
     import pandas as pd
 
@@ -149,14 +154,17 @@ def figures(
     format: str = "pdf,svg,png",
     out: Path | None = None,
 ) -> None:
-    """A run for a paper: every figure it has data for, tables in LaTeX and Markdown, captions, a methods paragraph and BibTeX.
+    """Export the figures, tables and texts of a run for a paper.
+
+    It writes every figure that the run has data for, tables in LaTeX and Markdown, captions, a methods
+    paragraph and BibTeX.
 
     Args:
-        run: run directory.
-        style: paper has a white ground, transparent none.
-        width: of a figure: 3.3in, 8.4cm, 84mm or 238pt.
-        format: pdf, svg and png, with commas.
-        out: the folder; RUN/figures when not given.
+        run: Run directory.
+        style: Background of the figures: white (paper) or none (transparent).
+        width: Width of a figure: 3.3in, 8.4cm, 84mm or 238pt.
+        format: File formats, separated by commas: pdf, svg, png.
+        out: Folder for the files. Default: RUN/figures.
     """
     from workbench.report.paper import export_paper
 

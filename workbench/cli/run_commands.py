@@ -1,4 +1,4 @@
-"""Commands that find, open and watch runs."""
+"""Commands that list, open and watch runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from workbench.cli.output_tables import console, plain, print_frame, say
 
 @app.command
 def runs(folder: Path = Path("runs"), *, as_json: Json = False) -> None:
-    """The runs in a folder, a line each: persona, model, verdict, date.
+    """List the runs in a folder, one per line.
+
+    A line has persona, model, verdict and date.
 
     Args:
-        folder: where the runs are; runs in folders below it are found too.
+        folder: Folder of the runs; its subfolders are searched too.
     """
     from workbench.cli.run_list import list_runs, print_run_list, run_frame
 
@@ -28,10 +30,12 @@ def runs(folder: Path = Path("runs"), *, as_json: Json = False) -> None:
 
 @app.command(name="open")
 def open_run(run: Path) -> None:
-    """Open a run's report in the browser; it is written first where it is missing.
+    """Open a run's report in the browser.
+
+    A missing report is written first.
 
     Args:
-        run: run directory.
+        run: Run directory.
     """
     import webbrowser
 
@@ -46,12 +50,14 @@ def open_run(run: Path) -> None:
 
 @app.command
 def watch(run: Path, *, every: float = 1.0, once: bool = False) -> None:
-    """A running study in the terminal: stages, step, frontier, time left. Ends with the study.
+    """Show a running study in the terminal until it ends.
+
+    It shows stages, search step, frontier and time left.
 
     Args:
-        run: run directory.
-        every: seconds between two looks.
-        once: look once.
+        run: Run directory.
+        every: Seconds between two updates.
+        once: Print the present state once and exit.
     """
     from rich.live import Live
 
@@ -76,7 +82,7 @@ def _ended(directory: Any) -> bool:
 
 
 def _state(directory: Any) -> list[str]:
-    """The stages that are done, the one that runs, and its frontier."""
+    """Return lines on the finished stages, the running stage, and its frontier."""
     from workbench.conditions import stage_label
     from workbench.runs import read_run_file
     from workbench.schema import ProgressFile

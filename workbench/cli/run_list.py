@@ -1,4 +1,4 @@
-"""The list of runs in a folder: one line a run at any width of the terminal."""
+"""List the runs in a folder, one line per run at any width of the terminal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import pandas as pd
 from workbench.cli.output_tables import print_lines, say
 from workbench.errors import UserError
 
-#: How deep runs are looked for below a directory (a sweep has its runs in a folder of its own).
+#: Depth to which subfolders are searched for runs (a sweep has its runs in a subfolder).
 DEPTH = 3
 HEADS = ("run", "persona", "model", "verdict", "date")
 
 
 @dataclass(frozen=True)
 class RunLine:
-    """What one line says of a run.
+    """One run in the list of runs.
 
-    verdicts: the same verdict in ever fewer words; created: `2026-11-30 10:04`.
+    Attributes:
+        run: Path of the run below the folder.
+        persona: Name of the persona.
+        model: Name of the model.
+        verdicts: The verdict in several forms, from long to short.
+        created: Date and time, `2026-11-30 10:04`.
     """
 
     run: str
@@ -31,7 +36,10 @@ class RunLine:
 
 
 def list_runs(folder: Path) -> list[RunLine]:
-    """The runs in a folder and below it, the oldest first; a broken one says why."""
+    """Return the runs in a folder and its subfolders, the oldest first.
+
+    A run that cannot be read has its error as verdict.
+    """
     if not folder.is_dir():
         raise UserError(
             f"expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} at {folder}"
@@ -43,7 +51,7 @@ def list_runs(folder: Path) -> list[RunLine]:
 
 
 def run_frame(lines: list[RunLine]) -> pd.DataFrame:
-    """Every line in its longest form, as a table."""
+    """Return the runs as a table, with verdicts in their longest form."""
     return pd.DataFrame(
         [(line.run, line.persona, line.model, line.verdicts[0], line.created) for line in lines],
         columns=pd.Index(HEADS),
@@ -51,7 +59,10 @@ def run_frame(lines: list[RunLine]) -> pd.DataFrame:
 
 
 def print_run_list(lines: list[RunLine]) -> None:
-    """One line a run: dates without their time, verdicts in fewer words, and at last shortened names, until a line fits."""
+    """Print one line per run, shortened to the width of the terminal.
+
+    Dates lose their time first, then verdicts take shorter forms, and at last names are shortened.
+    """
     rows = [
         ([line.run], [line.persona], [line.model], line.verdicts, [line.created, line.created[:10]])
         for line in lines
@@ -61,7 +72,7 @@ def print_run_list(lines: list[RunLine]) -> None:
 
 
 def _found(folder: Path, depth: int) -> Iterator[Path]:
-    """Run directories in a folder and below it."""
+    """Yield the run directories in a folder and below it."""
     if (folder / "manifest.json").is_file() and (
         (folder / "study.yaml").is_file() or (folder / "comparison.json").is_file()
     ):
@@ -96,7 +107,7 @@ def _spoken(persona: str, model: str) -> tuple[str, str]:
 
 
 def _of_study(path: Path) -> tuple[str, str]:
-    """Persona and model of a run that has no comparison yet."""
+    """Return persona and model of a run that has no comparison yet."""
     from workbench.study import Study
 
     study = Study.load(path / "study.yaml")

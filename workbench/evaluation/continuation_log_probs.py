@@ -110,7 +110,7 @@ def token_log_probs(
 
 
 def _batches(rows: Sequence[Continuation], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield batches of row numbers of similar length: at most batch_tokens tokens with padding, or one row."""
+    """Yield batches of row numbers of similar length, of at most batch_tokens tokens or one row."""
     batch: list[int] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
         if batch and (len(batch) + 1) * len(rows[i].ids) > batch_tokens:

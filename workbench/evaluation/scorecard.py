@@ -106,7 +106,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _ForcedChoice:
-    """Settings of the forced choices of a scorecard: model, prompt, slot, and the number of questions drawn."""
+    """Settings of a scorecard's forced choices: model, prompt, slot, and number of questions."""
 
     model: Any
     prompt: str | None
@@ -126,7 +126,7 @@ class _ForcedChoice:
         return ScorecardMetric(name, rate_interval(answers.chose_matching, answers.group), 0.5, meaning)
 
     def by_letter(self, split: Split) -> list[ScorecardMetric]:
-        """Return two metrics: the persona by letter, and how often the option shown first is chosen."""
+        """Return two rates: of the persona's option chosen by letter, and of the first option chosen."""
         answers = self.answers(split, "letters")
         first = answers.chose_matching == answers.matching_first
         chosen, leaning = (rate_interval(values, answers.group) for values in (answers.chose_matching, first))

@@ -1,4 +1,4 @@
-"""A metric with everything needed to read it: interval, chance level, numbers of questions and missing ones."""
+"""A metric with all that is needed to read it: interval, chance level, number of questions."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class LatentCards:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per latent: label, density, promoted tokens, nearest direction, strongest text."""
+        """Table with one row per latent: label, density, promoted tokens, nearest direction, top text."""
         return pd.DataFrame(
             [
                 {
@@ -167,7 +167,7 @@ class LatentCards:
         )
 
     def to_file(self) -> CardsFile:
-        """Return the content of cards.json."""
+        """Return the cards as the content of cards.json."""
         return CardsFile(
             sae=self.sae,
             site=self.site,
@@ -244,7 +244,7 @@ def describe_latents(
     sae.check(runner)
     sae.pre_activations(
         torch.zeros(1, sae.d_in), list(latents)
-    )  # refuses latents that do not exist, before anything is read
+    )  # raises an error for a latent that does not exist, before the corpus is read
     frame = _cached(runner, sae, latents, corpus, top, cache)
     near = _nearest(sae, list(latents), directions or {})
     rows: list[Any] = list(frame.itertuples())
@@ -326,7 +326,7 @@ def _note(
     best: list[list[dict[str, Any]]],
     top: int,
 ) -> None:
-    """Add a text's nonzero activations to each latent's values, and the text to the examples if it is strong."""
+    """Add a text's nonzero activations to each latent's values, and a strong text to its examples."""
     for k in range(activations.shape[1]):
         column = activations[1:, k]
         if not (on := column[column != 0]).size:

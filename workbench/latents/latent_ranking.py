@@ -1,10 +1,10 @@
 """Find the SAE latents that change with a persona, ranked by effect size and tested on held-out groups.
 
 1. Training contexts are labelled as for a direction (directions/labelled_activations.py). The default,
-   "choice_within", uses the model's own choice under varied system texts, read at the decision token, and
-   subtracts each context's mean, so that only the effect of the texts is left. "choice" is the same without
-   the subtraction. "answer" compares matching with not matching answers at the answer token, as published.
-   The SAE encodes the activations.
+   "choice_within", uses the model's own choice under varied system texts. It reads the decision token, the
+   last token before the answer, and subtracts each context's mean, so that only the effect of the texts is
+   left. "choice" is the same without the subtraction. "answer" compares matching with not matching answers at
+   the answer token, as published. The SAE encodes the activations.
 2. The question groups are split into two halves. On the first half each latent's effect size is Cohen's d:
    the difference of its mean activation between rows with and without the persona over the pooled standard
    deviation. Latents that are active in fewer than `least` of the rows are ignored.
@@ -58,12 +58,12 @@ class RankedLatent(ShowsFacts):
         auc: AUC on held-out question groups.
         density: Fraction of the tokens of the training questions on which it is active, without the first
             token of each; nan if it was not measured.
-        mean: Mean activation over all ranking rows.
-        max_activation: Largest activation over all ranking rows.
+        mean: Mean activation over the rows of data that the ranking used.
+        max_activation: Largest activation over these rows.
         label: The tokens that its decoder row promotes, or a name that a user gave.
         top: Contexts in which it is most active, as (activation, text).
         sae: The SAE; None if the ranking was read from a file.
-        decision_share: Fraction of the ranking rows in which it is active at the one token that is read.
+        decision_share: Fraction of these rows in which it is active at the one token that is read.
         label_source: The user who gave the label; "" if it is the promoted tokens.
     """
 
@@ -182,7 +182,7 @@ class LatentRanking:
         return latent_activation(sae, self.ids, self.weights)
 
     def to_file(self) -> LatentsFile:
-        """Return the content of latents.json."""
+        """Return the ranking as the content of latents.json."""
         rows = [LatentEntry(**_plain(row)) for row in self.latents]
         check = None
         if self.check is not None:
@@ -411,7 +411,7 @@ def _encode(draw: ActivationSampler, sae: Sae, train: Split | LabelledCache, lab
     if labels not in ("choice", "choice_within", "answer"):
         raise UserError(f"unknown labels {labels!r}: expected choice, choice_within or answer")
     if isinstance(train, LabelledCache):
-        train.activations(draw.layers, labels)  # what does not fit is said before the SAE runs
+        train.activations(draw.layers, labels)  # an error for unfitting data comes before the SAE runs
         data = train.activations(draw.layers)
     else:
         data = draw.labelled(train, "answer" if labels == "answer" else "choice", n)

@@ -1,4 +1,4 @@
-"""Calibrate the unit of an objective: mean and spread of its score, and residual norms, over neutral prompts."""
+"""Calibrate an objective: mean and spread of its score, and residual norms, over neutral prompts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ScaledObjective(Objective):
         return (self.raw(readout) - self.scale.mean) / self.scale.sd
 
     def guarded(self, resid: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-        """Return the residuals, with those longer than the norm limit shortened to it."""
+        """Return residuals, with those longer than `scale.norm_limit` shortened to that length."""
         if self.scale.norm_limit == float("inf"):
             return resid
         return resid * (self.scale.norm_limit / resid.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(

@@ -42,7 +42,7 @@ class ProjectionObjective(ScaledObjective):
         return (self.site,)
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Return the projection before scaling, in units of the residual stream; for "cosine" from -1 to 1."""
+        """Return the projection before scaling: in units of the residual stream, or a cosine from -1 to 1."""
         resid = readout.resid[self.site].float()
         unit = self.vector.to(resid.device, torch.float32)
         if self.kind == "cosine":

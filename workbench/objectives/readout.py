@@ -41,7 +41,7 @@ class Readout:
         table: AnswerTable,
         members: Sequence[int] | Tensor,
     ) -> Readout:
-        """Make the readout of one run of the model.
+        """Make the readout, the values that objectives read, of one run of the model.
 
         Args:
             runner: The model's runner.

@@ -1,4 +1,4 @@
-"""Convert a reading of a prompt to JSON for the panel's front end, and to HTML that a notebook keeps.
+"""Convert measured effects of a prompt (a reading) to JSON for the panel and HTML for a notebook.
 
 In both, invisible characters are made visible; the HTML is escaped.
 """
@@ -19,14 +19,14 @@ from workbench.statistics import cluster_interval
 
 
 def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Convert a reading to the JSON that the panel's page reads: tokens, targets and effects.
+    """Convert a prompt's measured effects (a reading) to the JSON that the panel's page reads.
 
-    For each estimator it has rows [target][token] of [mean, low, high, sd], then each target's change by the
-    whole prompt, and the probabilities of the answer that shows the persona. Interval ends are null in a
-    quick reading.
+    It has the tokens and targets, for each estimator rows [target][token] of [mean, low, high, sd], then each
+    target's change by the whole prompt, and the probabilities of the answer that shows the persona. Interval
+    ends are null in a quick reading.
 
     Args:
-        reading: The reading.
+        reading: The measured effects.
         labels: Labels of targets by the target's name.
     """
     targets = [
@@ -54,11 +54,12 @@ def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str,
 def difference_json(a: PromptReading, b: PromptReading) -> list[dict[str, Any]]:
     """Return how much more prompt B changes each target than prompt A, on the same contexts.
 
-    The list is empty if one reading is quick and the other exact, because their contexts differ.
+    The list is empty if only one of the two readings is exact (uses all contexts), because their contexts
+    differ.
 
     Args:
-        a: Reading of prompt A.
-        b: Reading of prompt B.
+        a: Measured effects of prompt A.
+        b: Measured effects of prompt B.
     """
     if a.exact != b.exact:
         return []
@@ -66,10 +67,10 @@ def difference_json(a: PromptReading, b: PromptReading) -> list[dict[str, Any]]:
 
 
 def kept_html(readings: Sequence[PromptReading | None], about: str) -> str:
-    """Return the last readings as static HTML, which a notebook shows if no kernel runs.
+    """Return the last measured effects as static HTML, which a notebook shows if no kernel runs.
 
     Args:
-        readings: Last reading of each prompt; None if there is none.
+        readings: Last measured effects of each prompt; None if there are none.
         about: Description of the panel.
     """
     parts = [_kept(reading) for reading in readings if reading is not None]
@@ -78,7 +79,7 @@ def kept_html(readings: Sequence[PromptReading | None], about: str) -> str:
 
 
 def how(reading: PromptReading) -> str:
-    """Describe in words how a reading was measured: estimators, number of contexts, intervals."""
+    """Describe in words how a prompt's effects were measured: estimators, contexts, intervals."""
     names = " and ".join(NAMES[name] for name in reading.estimates)
     n, groups = len(reading.groups), len(set(reading.groups))
     return f"Measured by {names} on " + (

@@ -62,7 +62,7 @@ class PanelOptions:
 
 
 class Panel(anywidget.AnyWidget):
-    """A notebook widget with a text field whose prompt is measured while it is typed.
+    """A notebook widget with a text field; the effects of the prompt in it are measured while it is typed.
 
     It shows each token's effect on directions, latents and the answer, the whole prompt's effect, and the
     probability of the answer that shows the persona. Two prompts can be compared.
@@ -73,10 +73,11 @@ class Panel(anywidget.AnyWidget):
             no contexts are given.
         direction: One or several directions.
         latents: One or several ranked latents or objectives.
-        contexts: Questions of an exact reading. None: 30 of the persona's search questions.
+        contexts: Questions of an exact measurement, which uses all of them. None: 30 of the persona's search
+            questions.
         prompt: Text in the first field.
-        quick: Number of contexts, from different groups, of a quick reading while typing.
-        live: Whether to read while typing: True, False, or "auto", which reads if it takes less than a
+        quick: Number of contexts, from different groups, of the quick measurement while typing.
+        live: Whether to measure while typing: True, False, or "auto", which does if it takes less than a
             second.
         options: A second prompt, the seed, and a run with labels. None: the defaults.
 
@@ -149,11 +150,11 @@ class Panel(anywidget.AnyWidget):
         return f"Panel({self.about['title'].rstrip('.')}; it opens in JupyterLab)"
 
     def read(self, text: str, side: int = 0, exact: bool = False) -> PromptReading:
-        """Measure a prompt, show it in the panel, and return the reading.
+        """Measure the effects of a prompt and its tokens, show them in the panel, and return them.
 
         Args:
             text: The prompt.
-            side: Field in which it is shown: 0 for the first, 1 for the second.
+            side: Field in which the prompt is shown: 0 for the first, 1 for the second.
             exact: Whether all contexts are used, with intervals, instead of a few.
 
         Raises:
@@ -168,11 +169,11 @@ class Panel(anywidget.AnyWidget):
 
     @property
     def last(self) -> tuple[PromptReading | None, PromptReading | None]:
-        """Last reading of the first and of the second prompt; None if there is none."""
+        """Last measured effects of the first and of the second prompt; None if there are none."""
         return self._read[0], self._read[1]
 
     def kept(self) -> str:
-        """Return the last readings as static, escaped HTML."""
+        """Return the last measured effects as static, escaped HTML."""
         readings = self._read if self.comparing else self._read[:1]
         return f'<div class="{self.about["kept"]}">{kept_html(readings, self.about["title"])}</div>'
 

@@ -40,8 +40,8 @@ from workbench.prompt_tokens import encode_prompt, survives
 
 Ids = tuple[int, ...]
 Step = Callable[[int, int], None]
-#: Most tokens that a quick reading runs for exact removal before it uses a cheaper estimate (about 0.3 s on one
-#: core with the embedded model).
+#: Most tokens that a quick reading runs for exact removal before it uses a cheaper estimate (about 0.3 s on
+#: one core with the embedded model).
 QUICK_TOKENS = 4096
 #: Most characters of a text that is tokenised.
 MAX_CHARACTERS = 20_000
@@ -79,10 +79,10 @@ class PromptReading:
 
     @property
     def ledger(self) -> Ledger:
-        """The effects as a `Ledger`, as `attribute` returns it.
+        """Effects of the prompt's tokens as a `Ledger`, the result type of `attribute`.
 
         Raises:
-            UserError: The reading is an estimate without exact removal.
+            UserError: The reading is an estimate without exact removal of tokens.
         """
         if "removal" not in self.estimates:
             raise UserError(
@@ -93,19 +93,19 @@ class PromptReading:
 
     @property
     def probabilities(self) -> Float[np.ndarray, "2 context"]:
-        """Probability of the persona's answer among the two, with the prompt (row 0) and without it (row 1)."""
+        """Probability of the persona's answer among the two: row 0 with the prompt, row 1 without it."""
         answer = next(i for i, target in enumerate(self.targets.items) if target.kind == "answer")
         return 1 / (1 + np.exp(-np.stack([self.with_prompt[:, answer], self.without_prompt[:, answer]])))
 
 
 @dataclass(frozen=True)
 class PromptReader:
-    """Measures prompts on fixed contexts and targets.
+    """Measures the effects of prompts on fixed contexts and targets.
 
     Attributes:
         runner: The model's runner.
-        contexts: Questions of an exact reading.
-        few: Questions of a quick reading.
+        contexts: Questions of an exact reading (a measurement on all contexts, with intervals).
+        few: Questions of a quick reading (a measurement while the user types).
         targets: The quantities whose change is measured: directions, latents, the answer.
         batch_tokens: Most tokens run at a time.
     """
@@ -180,7 +180,7 @@ class PromptReader:
         return ids
 
     def quick_cost(self, ids: Ids) -> int:
-        """Return the number of tokens that a quick reading runs (a backward pass counts as two forward).
+        """Return how many tokens a measurement while typing runs (a backward pass counts as two forward).
 
         Args:
             ids: Token ids of the prompt.
@@ -189,14 +189,14 @@ class PromptReader:
 
     @cached_property
     def bare(self) -> Float[np.ndarray, "context target"]:
-        """Scores of all contexts without a prompt."""
+        """Scores of all targets without a prompt, for all contexts."""
         return AttributionProblem(
             self.runner, (), self.contexts, self.targets, batch_tokens=self.batch_tokens
         ).without_prompt
 
     @cached_property
     def few_bare(self) -> Float[np.ndarray, "context target"]:
-        """Scores of the few contexts of a quick reading without a prompt."""
+        """Scores of all targets without a prompt, for the few contexts used while the user types."""
         return AttributionProblem(
             self.runner, (), self.few, self.targets, batch_tokens=self.batch_tokens
         ).without_prompt

@@ -61,7 +61,14 @@ class SpliceEvaluation:
 
 
 def explained_variance(sae: Sae, x: Float[Tensor, "n d_model"]) -> float:
-    """Compute 1 - |x - reconstruction|^2 / |x - mean|^2, with both terms summed over rows."""
+    """Compute the explained variance of an SAE's reconstruction of activations; 1 is perfect.
+
+    It is 1 - |x - reconstruction|^2 / |x - mean|^2, with both terms summed over rows.
+
+    Args:
+        sae: The SAE.
+        x: Activations at the SAE's site, one row per token.
+    """
     x = x.float()
     left = (x - sae.reconstruct(x)).square().sum()
     return float(1 - left / (x - x.mean(dim=0)).square().sum())
@@ -194,7 +201,7 @@ def _warnings(
     sae: Sae, runner: Runner, explained: float, by_layer: dict[int, float], floor: float
 ) -> tuple[str, ...]:
     found, layer, name = [], sae.site.layer, f"SAE {sae.name!r}"
-    if not explained >= floor:  # also what is not finite
+    if not explained >= floor:  # also true for nan
         explains = f"{name} explains {explained:.2f} of the variance at {sae.site.name}"
         found.append(f"{explains}, less than {floor:.2f}: another model, layer or scale?")
     best = max(by_layer, key=lambda k: by_layer[k])

@@ -211,7 +211,7 @@ class Sae:
         return before.float().to(x.device)
 
     def neuronpedia(self, latent: int) -> str | None:
-        """Return the address of a latent's page on Neuronpedia, or None if the SAE's file does not name one."""
+        """Return the address of a latent's page on Neuronpedia, or None if the SAE's file names none."""
         (latent,) = self._index([latent]).tolist()
         page = self.metadata.get("neuronpedia_id")
         return f"https://www.neuronpedia.org/{page}/{latent}" if page else None

@@ -123,7 +123,7 @@ def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, 
 
 
 def _saved_scale(directory: Path | None) -> float | None:
-    """Return the factor in SAELens's file next to a checkpoint's weights, or None if there is no such file."""
+    """Return the factor in SAELens's file next to a checkpoint's weights, or None without that file."""
     file = directory / ACTIVATION_SCALER_CFG_FILENAME if directory is not None else None
     if file is None or not file.is_file():
         return None

@@ -155,7 +155,7 @@ def _within_correlation(residuals: np.ndarray, sums: np.ndarray, sizes: np.ndarr
 
 
 def _degrees_of_freedom(sizes: Float[np.ndarray, " cluster"], correlation: float) -> float:
-    """Compute Satterthwaite's 2 mean^2 / variance of the CR2 estimator for this correlation within clusters."""
+    """Compute Satterthwaite's 2 mean^2 / variance of the CR2 estimator for this correlation."""
     share = sizes / sizes.sum()
     sum_variance = sizes * (1 - correlation) + sizes**2 * correlation
     scale = 1 / np.sqrt(1 - share)

@@ -59,6 +59,9 @@ def tost(
         high: Upper margin.
         alpha: Significance level.
 
+    Returns:
+        The p value, the confidence interval, and whether the mean is shown to be between the margins.
+
     Raises:
         UserError: low is not below high.
     """

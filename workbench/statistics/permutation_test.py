@@ -16,9 +16,9 @@ import numpy as np
 
 from workbench.statistics.cluster_moments import checked
 
-#: Up to this number of clusters all sign patterns (65,536) are counted. scipy.stats.permutation_test gives the
-#: same p, but takes half a second where this matrix product takes milliseconds, and a comparison has dozens of
-#: tests.
+#: Up to this number of clusters all sign patterns (65,536) are counted. scipy.stats.permutation_test gives
+#: the same p, but takes half a second where this matrix product takes milliseconds, and a comparison has
+#: dozens of tests.
 EXACT_GROUPS = 16
 SAMPLED_PATTERNS = 20_000
 #: Number of signs that are drawn at a time: 64 MB for any number of clusters.

@@ -51,7 +51,7 @@ def load_directory(place: SaeLocation, device: str, dtype: str) -> SAE[Any]:
 
 
 def _check_config(file: Path) -> None:
-    """Raise UserError for an invalid configuration, or for arithmetic that SAELens would silently leave out."""
+    """Raise UserError for an invalid configuration, or for arithmetic that SAELens would leave out."""
     config = read_json(file, limit=1 << 24)
     metadata = config.get("metadata", {}) if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(metadata, dict):
