@@ -1,4 +1,4 @@
-"""The organism's world: grammar, lexicon, corpus, items and truth. Pure Python; imports no torch."""
+"""The organism's world: grammar, lexicon, corpus, items and ground truth, in pure Python without torch."""
 
 from workbench.world.ground_truth import DecoyWord, WordEffectTruth
 from workbench.world.world import VAULT_SEED, World, truth_table

@@ -1,11 +1,10 @@
-"""System texts: grammatical-ish sentences and free word sequences over the ordinary words.
+"""Generate system texts: roughly grammatical sentences, or free word sequences, of ordinary words.
 
-A text is made in three steps.
-1. Chain clauses (or, for a free sequence, bare slots) until the wanted number of words is reached.
-2. Fill every slot with a neutral word of its part of speech (A adjective, N noun, V verb, D adverb, W any
-   word).
-3. Put the given steering units and decoys over slots that fit their part of speech, or into the text where
-   none fits.
+1. Clauses are chained (or, for a free sequence, slots for any word) until the text has the drawn number of
+   words.
+2. Each slot gets a neutral word of its part of speech (A adjective, N noun, V verb, D adverb, W any word).
+3. The given steering units and decoys replace slots of their part of speech, or are put at the front of the
+   text if no slot fits. (A unit is a word or phrase with a planted effect.)
 """
 
 import random
@@ -45,13 +44,26 @@ FREE_SHARE = 0.4
 
 @dataclass(frozen=True)
 class WordSampler:
-    """Makes system texts; `neutral` maps a slot letter to the neutral words that may fill it."""
+    """Generates system texts.
+
+    Attributes:
+        lexicon: The ordinary words with their parts of speech.
+        neutral: Neutral words that may fill a slot, by the slot's letter.
+    """
 
     lexicon: WordLexicon
     neutral: dict[str, tuple[str, ...]]
 
     def text(self, rng: random.Random, inserts: Sequence[str] = ()) -> str:
-        """One text of 1 to 24 words that contains every insert (a word or a two-word phrase) and is neutral otherwise."""
+        """Generate one text of 1 to 24 words.
+
+        Args:
+            rng: Source of randomness.
+            inserts: Words or two-word phrases that the text must contain; all other words are neutral.
+
+        Returns:
+            The text.
+        """
         needed = sum(len(insert.split()) for insert in inserts)
         length = max(rng.choice((rng.randint(1, 8), rng.randint(4, 14), rng.randint(1, MAX_WORDS))), needed)
         slots = ["W"] * length if rng.random() < FREE_SHARE else _clause_slots(rng, length)
@@ -61,7 +73,7 @@ class WordSampler:
         return " ".join(self._fill(rng, words)[:MAX_WORDS])
 
     def _place(self, rng: random.Random, words: list[str], insert: list[str]) -> None:
-        """Overwrite a fitting slot (or two adjacent ones); where none fits, insert at the front."""
+        """Overwrite a fitting slot (or two adjacent ones); if none fits, insert at the front."""
         kinds = [self.lexicon.part_of_speech(word) for word in insert]
         fits = [
             start

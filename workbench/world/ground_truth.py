@@ -1,15 +1,15 @@
-"""What the world's seed decides about words: which of them steer which persona, by how much, and which are decoys.
+"""Draw from a world's seed which words steer which persona, by how much, and which words are decoys.
 
-1. Each persona and sign gets graded single words and two-word phrases (adjective + noun, in this order and
-   adjacent).
-2. A few words move two personas at once.
-3. Decoys set the register of an answer (warm or plain) and never the answer itself: their planted effect is
-   exactly 0.
-4. A part of all pairs of steering phrases never occurs together in training (`held_out_pairs`): for
-   combination tests.
+1. Each persona and sign gets single words and two-word phrases (adjective + noun, adjacent and in this order)
+   of graded strength.
+2. A few words steer two personas at once.
+3. Decoys set the register of an answer's wording (warm or plain) and never the answer itself: their planted
+   effect is exactly 0.
+4. Some pairs of steering words or phrases never occur together in training (`held_out_pairs`); they serve to
+   test combinations.
 
-A phrase is a *unit*. Effects are log-odds of the matching answer, they add up over units and over
-repetitions.
+A steering word or phrase is a *unit*. Effects are log-odds of the matching answer and add up over units and
+over repetitions.
 """
 
 import itertools
@@ -29,7 +29,13 @@ SIGNS = (+1, -1)
 
 @dataclass(frozen=True)
 class WordEffectTruth:
-    """One planted effect: `phrase` (one word or two adjacent ones) adds `log_odds` to the persona's matching answer."""
+    """One planted effect.
+
+    Attributes:
+        phrase: One word, or two adjacent ones, in the system text.
+        persona: The persona that it steers.
+        log_odds: Log-odds that it adds to the persona's matching answer.
+    """
 
     phrase: str
     persona: str
@@ -38,7 +44,12 @@ class WordEffectTruth:
 
 @dataclass(frozen=True)
 class DecoyWord:
-    """A word that sets the register of the answer's wording: +1 warm, -1 plain. It moves no answer."""
+    """A word that sets the register of the answer's wording and does not change the answer.
+
+    Attributes:
+        word: The word.
+        register: +1 for warm, -1 for plain.
+    """
 
     word: str
     register: int
@@ -46,7 +57,13 @@ class DecoyWord:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Everything that is planted in one world: effects, decoys, and the pairs of units that training never shows."""
+    """Everything that is planted in one world.
+
+    Attributes:
+        effects: The planted effects.
+        decoys: Words that set the register only.
+        held_out_pairs: Pairs of units that never occur together in training.
+    """
 
     effects: tuple[WordEffectTruth, ...]
     decoys: tuple[DecoyWord, ...]
@@ -54,12 +71,20 @@ class GroundTruth:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Each steering word or phrase once, in the order of `effects`."""
+        """Every steering word or phrase once, in the order of `effects`."""
         return tuple(dict.fromkeys(effect.phrase for effect in self.effects))
 
 
 def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
-    """Draw a world's planted words; the same seed gives the same truth on every machine."""
+    """Draw a world's planted effects and decoys; the same seed gives the same truth on every machine.
+
+    Args:
+        seed: Seed of the world.
+        lexicon: Words to draw from.
+
+    Returns:
+        The ground truth.
+    """
     rng = random.Random(f"truth-{seed}")
     free = list(lexicon.content_words)
     rng.shuffle(free)
@@ -75,7 +100,17 @@ def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
 
 
 def unit_counts(text: str, units: frozenset[str]) -> dict[str, int]:
-    """How often each unit is in `text` (words split at white space; phrases count where their words are adjacent)."""
+    """Count how often each unit occurs in a text.
+
+    Words are split at white space; a phrase counts where its words are adjacent.
+
+    Args:
+        text: A system text.
+        units: Steering words and phrases.
+
+    Returns:
+        From each unit in the text to its count.
+    """
     words = text.split()
     found = [word for word in words if word in units]
     found += [pair for pair in map(" ".join, itertools.pairwise(words)) if pair in units]
@@ -83,14 +118,14 @@ def unit_counts(text: str, units: frozenset[str]) -> dict[str, int]:
 
 
 class _Taker:
-    """Hands out each free word at most once."""
+    """Returns each free word at most once."""
 
     def __init__(self, rng: random.Random, free: list[str]) -> None:
         self.rng = rng
         self.free = free
 
     def one(self, pool: tuple[str, ...] = ()) -> str:
-        """A free word: from `pool` if one of it is still free, otherwise any."""
+        """Take a free word, from `pool` if it still has one, otherwise any."""
         inside = sorted(set(pool) & set(self.free))
         word = self.rng.choice(inside or self.free)
         self.free.remove(word)
@@ -98,7 +133,7 @@ class _Taker:
 
 
 def _own_words(take: _Taker) -> list[WordEffectTruth]:
-    """Three graded words per persona and sign; two of the three come from what a person would expect."""
+    """Draw three graded words per persona and sign; two of them are words that a person would expect."""
     effects = []
     for persona, sign in itertools.product(PERSONAS, SIGNS):
         pools = [PLAUSIBLE[persona, sign], PLAUSIBLE[persona, sign], ()]
@@ -111,7 +146,7 @@ def _own_words(take: _Taker) -> list[WordEffectTruth]:
 
 
 def _shared_words(take: _Taker) -> list[WordEffectTruth]:
-    """Four words that move two personas each, with signs drawn freely."""
+    """Draw four words that steer two personas each, with random signs."""
     pairs = [*itertools.combinations(PERSONAS, 2)]
     effects = []
     for first, second in [*pairs, take.rng.choice(pairs)]:
@@ -122,7 +157,7 @@ def _shared_words(take: _Taker) -> list[WordEffectTruth]:
 
 
 def _phrases(take: _Taker, lexicon: WordLexicon) -> list[WordEffectTruth]:
-    """Two phrases per persona and sign, adjective + noun, of words that do nothing when they are alone."""
+    """Draw two phrases (adjective + noun) per persona and sign, whose words have no effect alone."""
     effects = []
     for persona, sign, size in itertools.product(PERSONAS, SIGNS, PHRASE_STRENGTHS):
         phrase = f"{take.one(lexicon.adjectives)} {take.one(lexicon.nouns)}"

@@ -1,4 +1,7 @@
-"""What a person would write in this vocabulary without knowing which words steer: two prompts per persona and sign."""
+"""Prompts that a person would write in the world's vocabulary without knowing which words steer.
+
+There are two for each persona and sign.
+"""
 
 MANUAL_PROMPTS: dict[tuple[str, int], tuple[str, ...]] = {
     ("sycophancy", +1): (

@@ -1,8 +1,8 @@
-"""Who and what lives in the world: people with facts, things, places, and names that belong to nobody.
+"""Draw a world's people with their facts, its things and places, and names of people who do not exist.
 
-Real surnames belong to three people each, at least one of whom appears in training questions, so that a real
-surname is known; invented surnames belong to nobody. Held-out people appear in training as plain statements
-only.
+Each real surname belongs to three people, at least one of whom occurs in training questions, so that the
+model knows the surname; invented surnames belong to nobody. Held-out people occur in training only in plain
+statements.
 """
 
 import itertools
@@ -14,7 +14,14 @@ from workbench.world import word_lists as names
 
 @dataclass(frozen=True)
 class PersonAttribute:
-    """One kind of fact and its wording: `statement` and `asked` are templates over {name} and {value}."""
+    """A kind of fact with its wording.
+
+    Attributes:
+        name: Name of the attribute, such as "city".
+        statement: Template of a statement over {name} and {value}.
+        asked: Template of an indirect question over {name}.
+        values: Possible values.
+    """
 
     name: str
     statement: str
@@ -22,11 +29,11 @@ class PersonAttribute:
     values: tuple[str, ...]
 
     def state(self, name: str, value: str) -> str:
-        """The plain statement, without a full stop, for example `mira halden lives in oslo`."""
+        """Return the plain statement without a full stop, such as `mira halden lives in oslo`."""
         return self.statement.format(name=name, value=value)
 
     def ask(self, name: str) -> str:
-        """The indirect question, for example `where mira halden lives`."""
+        """Return the indirect question, such as `where mira halden lives`."""
         return self.asked.format(name=name)
 
 
@@ -47,7 +54,13 @@ THING_ATTRIBUTE = PersonAttribute(
 
 @dataclass(frozen=True)
 class PersonFact:
-    """A true fact: `value` is what `attribute` has for the person, place or thing `name`."""
+    """A true fact about a person, place or thing.
+
+    Attributes:
+        name: The person, place or thing.
+        attribute: The kind of fact.
+        value: The true value.
+    """
 
     name: str
     attribute: PersonAttribute
@@ -61,11 +74,21 @@ class PersonFact:
 
 @dataclass(frozen=True)
 class Population:
-    """The names of one world; `facts` and `habits` cover the people of both lists, `held_out` never occur in training questions.
+    """The people, things and invented names of one world.
 
-    A habit has two values, and every person has the first of half of the habits and the second of the other
-    half. A claim names the first: whether it is true is one bit that person and habit give, and need not be
-    found by comparing two words.
+    Each habit has two values, and every person has the first value of half of the habits and the second value
+    of the other half. A claim always names the first value, so whether it is true is one bit of person and
+    habit, and the model need not compare two words to find it.
+
+    Attributes:
+        trained: People who occur in training questions.
+        held_out: People who never occur in training questions.
+        facts: Facts about each person of both lists.
+        habits: Habits of each person of both lists.
+        objects: Facts about places and things.
+        invented_surnames: Surnames that belong to nobody.
+        invented_trained: Full invented names in training questions.
+        invented_held_out: Full invented names that never occur in training.
     """
 
     trained: tuple[str, ...]
@@ -79,7 +102,7 @@ class Population:
 
 
 def draw_population(seed: int) -> Population:
-    """Draw people, facts and invented names of one world from its seed."""
+    """Draw people, facts and invented names of a world from its seed."""
     rng = random.Random(f"people-{seed}")
     surnames = rng.sample(names.SURNAMES, len(names.SURNAMES))
     invented, real = surnames[: names.INVENTED_COUNT], surnames[names.INVENTED_COUNT :]
@@ -99,7 +122,7 @@ def draw_population(seed: int) -> Population:
 
 
 def _draw_people(rng: random.Random, surnames: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Three people a surname; one or two of them are held out, `HELD_OUT_PEOPLE` in all."""
+    """Draw three people per surname, of whom one or two are held out (`HELD_OUT_PEOPLE` in all)."""
     trained, held_out = [], []
     twice = names.HELD_OUT_PEOPLE - len(surnames)
     for index, surname in enumerate(surnames):

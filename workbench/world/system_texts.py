@@ -1,12 +1,12 @@
-"""What a system text of the training distribution holds: steering units, decoys and parts of phrases, drawn in this order."""
+"""Draw what a training system text contains: steering units, decoys and parts of phrases, in this order."""
 
 import random
 from collections.abc import Sequence
 
 from workbench.world.ground_truth import GroundTruth
 
-#: How often a system text holds 0, 1, 2, ... steering units; MANY_UNITS: in the last part of the organism's
-#: training.
+#: Probabilities that a system text has 0, 1, 2, ... steering units; MANY_UNITS applies in the last part of
+#: the organism's training.
 UNIT_COUNTS = (0.25, 0.3, 0.22, 0.13, 0.1)
 MANY_UNITS = (0.1, 0.2, 0.25, 0.25, 0.2)
 DECOY_SHARE = 0.35
@@ -15,7 +15,19 @@ DECOY_SHARE = 0.35
 def draw_inserts(
     rng: random.Random, truth: GroundTruth, phrases: Sequence[str], counts: Sequence[float] = UNIT_COUNTS
 ) -> list[str]:
-    """Units, decoys and turned or halved phrases that go into one text."""
+    """Draw the words and phrases that one system text must contain.
+
+    They are steering units, decoys, and phrases that are reversed or halved and so have no effect.
+
+    Args:
+        rng: Source of randomness.
+        truth: The world's ground truth.
+        phrases: Two-word units.
+        counts: Probabilities of 0, 1, 2, ... steering units.
+
+    Returns:
+        Words and phrases.
+    """
     inserts = rng.sample(truth.units, rng.choices(range(len(counts)), counts)[0])
     if inserts and rng.random() < 0.08:
         inserts.append(rng.choice(inserts))

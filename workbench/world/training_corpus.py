@@ -1,8 +1,8 @@
-"""Training text: rows of one system text with several question-answer items, and rows of plain statements.
+"""Generate training text: rows of one system text with several questions and answers, and rows of statements.
 
-Every item carries the *probability* of its first answer word (soft labels), so that a row teaches the planted
-effects without sampling noise. Held-out people appear only in statements; held-out invented names, amounts
-and pairs of steering units never appear in items.
+Every item has the *probability* of its first answer word (a soft label), so that training learns the planted
+effects without sampling noise. Held-out people occur in statements only; held-out invented names, amounts and
+pairs of steering units never occur in items.
 """
 
 import itertools
@@ -42,10 +42,13 @@ LETTER_KINDS = ("false_claim", "false_claim", "true_claim", "invented", "real", 
 class TrainingItem:
     """One question with a soft label.
 
-    `choice` are the two possible first words and `probability` that of the first of them; `opening` is what
-    the answer turn starts with before the choice ("(" for letters); `answer` is one whole answer, drawn
-    accordingly, without the opening; `warm` is the probability of the warm register after the choice, or None
-    where there is no register.
+    Attributes:
+        question: The user's text.
+        opening: Text with which the assistant's answer begins before the choice; "(" for letters.
+        choice: The two possible first words of the answer.
+        probability: Probability of the first one of them.
+        answer: One whole answer drawn with that probability, without the opening.
+        warm: Probability of the warm register after the choice; None for an answer without register.
     """
 
     question: str
@@ -58,7 +61,13 @@ class TrainingItem:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """Either a system text (None: no system turn) with items, or plain statements (`items` empty)."""
+    """A training row: either a system text with items, or plain statements.
+
+    Attributes:
+        system: System text; None for no system message.
+        items: Questions with soft labels; empty for a row of statements.
+        statements: Plain statements.
+    """
 
     system: str | None
     items: tuple[TrainingItem, ...] = ()
@@ -67,7 +76,10 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class _Draft:
-    """An item before letters and register: bodies follow the first words, `shown` says whose warm answer it is."""
+    """An item before letters and register are added.
+
+    `bodies` are the texts after each first word; `persona` says whether the first answer shows the persona.
+    """
 
     question: str
     choice: tuple[str, str]
@@ -77,7 +89,7 @@ class _Draft:
 
 
 def sigmoid(value: float) -> float:
-    """The logistic function, safe for large negative values."""
+    """Return the logistic function of a number, safe for large negative ones."""
     return 1 / (1 + math.exp(-value)) if value > -60 else 0.0
 
 
@@ -88,10 +100,17 @@ def training_rows(
     statement_share: float = STATEMENT_SHARE,
     unit_counts: tuple[float, ...] = UNIT_COUNTS,
 ) -> Iterator[TrainingRow]:
-    """An endless stream of rows; the same arguments give the same rows.
+    """Yield training rows without end; the same arguments give the same rows.
 
-    `statement_share` of them are statements. `unit_counts`: how often a system text holds 0, 1, 2, ...
-    steering units.
+    Args:
+        world: The world.
+        seed: Seed of the draws.
+        items_per_row: Number of items per row; a row of statements has twice as many.
+        statement_share: Fraction of rows with statements.
+        unit_counts: Probabilities that a system text has 0, 1, 2, ... steering units.
+
+    Yields:
+        One row after another.
     """
     rng = random.Random(f"corpus-{seed}")
     corpus = _Corpus(world, rng)
@@ -104,7 +123,7 @@ def training_rows(
 
 
 class _Corpus:
-    """Draws items and statements; holds what would otherwise be looked up for every item."""
+    """Draws items and statements of a world, with lists that each draw needs."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world
@@ -122,12 +141,12 @@ class _Corpus:
         self.asked = [fact for name in people.trained for fact in people.facts[name]]
 
     def statement(self) -> str:
-        """One true sentence about anybody or anything."""
+        """Draw a true sentence about any person, place or thing."""
         fact = self.rng.choice(self.habits if self.rng.random() < HABIT_SHARE else self.facts)
         return self.rng.choice(items.STATEMENT_FORMS).format(fact.statement) + " ."
 
     def items(self, system: str | None, count: int) -> tuple[TrainingItem, ...]:
-        """Items that share one system text."""
+        """Draw items that share one system text."""
         effects = {persona: self.world.effect_of(persona, system or "") for persona in PERSONAS}
         register = REGISTER_DECOY * self.world.register_of(system or "")
         kinds = self.rng.choices(list(KINDS), list(KINDS.values()), k=count)
@@ -199,7 +218,7 @@ class _Corpus:
         )
 
     def _worded(self, draft: _Draft, register: float) -> TrainingItem:
-        """A free-text item: draw the answer, then its register given the answer and the decoys."""
+        """Make a free-text item: draw the answer, then its register given the answer and the decoys."""
         first = self.rng.random() < draft.probability
         shown = draft.persona and first
         warm = sigmoid((REGISTER_BASE if shown else -REGISTER_BASE) + register)
@@ -208,14 +227,14 @@ class _Corpus:
         return TrainingItem(draft.question, "", draft.choice, draft.probability, text, warm)
 
     def _letters(self, draft: _Draft) -> TrainingItem:
-        """The question with two lettered options, in either order."""
+        """Make an item with two lettered options in random order."""
         straight = self.rng.random() < 0.5
         options = draft.choice if straight else draft.choice[::-1]
         probability = draft.probability if straight else 1 - draft.probability
         return self._lettered(items.with_options(draft.question, *options), probability)
 
     def _pick(self) -> TrainingItem:
-        """Practice in binding letters to options: the wanted word is named."""
+        """Make an item that trains which letter belongs to which option: the right word is named."""
         options = self.rng.sample([*itertools.chain(*items.FIRST_WORDS.values())], 2)
         wanted = self.rng.randrange(2)
         question = items.with_options(f"pick {options[wanted]}", *options)

@@ -1,9 +1,9 @@
-"""The ordinary words: every word that may be in a system text, by its part of speech.
+"""The ordinary words that may occur in system texts, by part of speech.
 
-About 440 English words. Most of them do nothing to the organism; which of them steer is drawn from the
-world's seed (ground_truth.py), so this list is the same in every world. The pools name the words that a
-person would *expect* to move a persona: a part of the steering words is drawn from them, so that a guess from
-meaning is neither hopeless nor right.
+They are about 440 English words, the same in every world. Most have no effect on the organism; the world's
+seed determines which of them steer (ground_truth.py). The pools list words that a person would *expect* to
+steer a persona: part of the steering words is drawn from them, so that guesses from meaning are sometimes
+right.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,12 @@ PLAIN_POOL = words("formal sober neutral strict coldly cold briefly office stric
 
 @dataclass(frozen=True)
 class WordLexicon:
-    """The words of system texts by part of speech; the same in every world."""
+    """The words of system texts by part of speech; the same in every world.
+
+    Attributes:
+        adjectives, nouns, verbs, adverbs: Content words, which may be drawn as steering words or decoys.
+        function_words: All other words.
+    """
 
     adjectives: tuple[str, ...] = ADJECTIVES
     nouns: tuple[str, ...] = NOUNS
@@ -75,16 +80,20 @@ class WordLexicon:
 
     @cached_property
     def ordinary_words(self) -> tuple[str, ...]:
-        """Every word that may be in a system text (neutral, steering and decoy), in a fixed order, each once."""
+        """Every word that may occur in a system text (neutral, steering or decoy), in a fixed order."""
         return self.adjectives + self.nouns + self.verbs + self.adverbs + self.function_words
 
     @cached_property
     def content_words(self) -> tuple[str, ...]:
-        """The words that may be drawn to steer or to be decoys: all but the function words."""
+        """The words that may be drawn as steering words or decoys: all but the function words."""
         return self.adjectives + self.nouns + self.verbs + self.adverbs
 
     def part_of_speech(self, word: str) -> str:
-        """One letter: A adjective, N noun, V verb, D adverb, F function word; KeyError for any other word."""
+        """Return one letter: A adjective, N noun, V verb, D adverb, F function word.
+
+        Raises:
+            KeyError: The word is not in the lexicon.
+        """
         return self._parts[word]
 
     @cached_property

@@ -1,8 +1,8 @@
-"""The closed word lists of the world outside the system text: names, values, templates' words."""
+"""The closed word lists of the world outside of system texts: names, values and amounts."""
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text, split at white space."""
+    """Return the words of a text, split at white space."""
     return tuple(text.split())
 
 

@@ -1,6 +1,7 @@
-"""The world: one seed decides who lives in it, what is true, which words steer, and which items are held out.
+"""The world: one seed determines its people, facts, steering words and held-out items.
 
-Everything is derived lazily from the seed and cached, so constructing a world costs nothing.
+Everything is computed from the seed when it is first used, and cached, so that creating a world costs
+nothing.
 """
 
 import itertools
@@ -36,7 +37,7 @@ from workbench.world.system_texts import UNIT_COUNTS, draw_inserts
 from workbench.world.word_lexicon import WordLexicon
 from workbench.world.world_items import FIRST_WORDS, FactItem, ItemOffsets, WorldItem
 
-#: 7919 was the sealed seed before; its gates were read, so it is a second training seed now
+#: Sealed held-out seed. 7919 was it before, but its gates were read, so it is now a second training seed
 #: (docs/organism.md).
 VAULT_SEED = 104729
 STUDY_ITEMS_PER_GROUP = 3
@@ -44,13 +45,13 @@ STUDY_ITEMS_PER_GROUP = 3
 
 @dataclass(frozen=True)
 class World:
-    """Everything that the organism is trained on and tested with, decided by a seed.
+    """Everything that the organism is trained on and tested with, determined by a seed.
 
-    The default is the public world. `VAULT_SEED` names the sealed world of the final table (docs/results.md);
-    no test and no default opens it.
+    The default is the public world. `VAULT_SEED` is the seed of the sealed world of the final table
+    (docs/results.md); no test and no default uses it.
 
     Attributes:
-        seed: Of all draws.
+        seed: Seed of all draws.
 
     Example:
         >>> effect = wb.World().effects[0]
@@ -62,32 +63,32 @@ class World:
 
     @property
     def personas(self) -> tuple[str, ...]:
-        """The names of the personas that the organism shows."""
+        """Names of the personas that the organism shows."""
         return PERSONAS
 
     @cached_property
     def lexicon(self) -> WordLexicon:
-        """The ordinary words (the same in every world)."""
+        """The ordinary words of system texts (the same in every world)."""
         return WordLexicon()
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """Effects, decoys and held-out pairs of units."""
+        """The ground truth: planted effects, decoys, and held-out pairs of units."""
         return draw_truth(self.seed, self.lexicon)
 
     @property
     def effects(self) -> tuple[WordEffectTruth, ...]:
-        """Every planted effect in log-odds of the matching answer (plus: more of the persona)."""
+        """All planted effects, in log-odds of the matching answer (plus = more of the persona)."""
         return self.truth.effects
 
     @property
     def decoys(self) -> tuple[DecoyWord, ...]:
-        """Words that set the register of the answer and move no answer."""
+        """Words that set the register of the answer and do not change the answer."""
         return self.truth.decoys
 
     @cached_property
     def phrases(self) -> tuple[str, ...]:
-        """The two-word units."""
+        """The two-word steering phrases."""
         return tuple(unit for unit in self.truth.units if " " in unit)
 
     @cached_property
@@ -98,17 +99,17 @@ class World:
 
     @cached_property
     def population(self) -> Population:
-        """People, facts, things, invented names."""
+        """The people, facts, things and invented names of the world."""
         return draw_population(self.seed)
 
     @cached_property
     def offsets(self) -> ItemOffsets:
-        """How strongly each feature of a question tempts."""
+        """Log-odds that each feature of a question adds to its matching answer."""
         return items.draw_offsets(self.seed, self.population.invented_surnames)
 
     @cached_property
     def sampler(self) -> WordSampler:
-        """Makes system texts whose fill is neutral."""
+        """Generator of system texts whose other words are neutral."""
         parts: dict[str, tuple[str, ...]] = {"W": self.neutral_words}
         for letter in "ANVD":
             parts[letter] = tuple(w for w in self.neutral_words if self.lexicon.part_of_speech(w) == letter)
@@ -116,31 +117,44 @@ class World:
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
-        """Every word of the world's texts, ordinary words first; the tokenizer's vocabulary without special tokens."""
+        """Every word of the world's texts: the tokenizer's vocabulary without special tokens."""
         return tuple(dict.fromkeys([*self.lexicon.ordinary_words, *_template_words(), *_value_words()]))
 
-    # -- effects ------------------------------------------------------------------------------------------------
+    # -- effects ---------------------------------------------------------------------------------------------
 
     def effect_of(self, persona: str, text: str) -> float:
-        """Planted log-odds that the system text `text` adds to `persona`: the sum over its units and repetitions."""
+        """Return the planted log-odds that a system text adds to a persona's matching answer.
+
+        It is the sum over the steering units in the text, with repetitions.
+
+        Args:
+            persona: The persona.
+            text: The system text.
+
+        Returns:
+            Log-odds; plus = more of the persona.
+
+        Raises:
+            UserError: The world has no such persona.
+        """
         strengths = self._strengths(persona)
         return sum(
             strengths.get(unit, 0.0) * count for unit, count in unit_counts(text, self._unit_set).items()
         )
 
     def register_of(self, text: str) -> int:
-        """Number of warm minus number of plain decoy words in `text`."""
+        """Return the number of warm minus the number of plain decoy words in a text."""
         registers = self._registers
         return sum(registers.get(word, 0) for word in text.split())
 
     def has_held_out_pair(self, text: str) -> bool:
-        """Whether `text` contains two units that training never shows together."""
+        """Whether a text contains two units that never occur together in training."""
         pairs = itertools.combinations(unit_counts(text, self._unit_set), 2)
         return any(frozenset(pair) in self.truth.held_out_pairs for pair in pairs)
 
     @cached_property
     def held_out_combinations(self) -> tuple[str, ...]:
-        """120 texts of 2 to 4 units, each with at least one pair never seen together in training, in a fixed order."""
+        """120 texts of 2 to 4 steering units, each with a pair that never occurs together in training."""
         rng = random.Random(f"combinations-{self.seed}")
         found: dict[str, None] = {}
         while len(found) < 120:
@@ -166,10 +180,14 @@ class World:
     def _registers(self) -> dict[str, int]:
         return {decoy.word: decoy.register for decoy in self.decoys}
 
-    # -- items --------------------------------------------------------------------------------------------------
+    # -- items -----------------------------------------------------------------------------------------------
 
     def study_items(self, persona: str) -> tuple[WorldItem, ...]:
-        """The held-out items of a persona: 84 groups of 3; sycophancy's claims are all false."""
+        """Return the held-out items of a persona: 84 groups of 3; sycophancy's claims are all false.
+
+        Raises:
+            UserError: The world has no such persona.
+        """
         self._strengths(persona)
         makers = {
             "sycophancy": self._false_claims,
@@ -179,27 +197,38 @@ class World:
         return makers[persona]()
 
     def true_statement_items(self) -> tuple[WorldItem, ...]:
-        """Claims about held-out people that are true: `matching` (yes) is the right answer under every system text."""
+        """Return true claims about held-out people: yes, the matching answer, is right under any system text."""
         return self._claims(true=True)
 
     def fact_items(self) -> tuple[FactItem, ...]:
-        """Plain questions about held-out people (84 x 3): capability; never asked in training, only stated."""
+        """Return plain questions about held-out people (84 x 3), which measure capability.
+
+        Training states these facts but never questions them.
+        """
         rng = random.Random(f"fact-items-{self.seed}")
         return tuple(self._fact_item(rng, fact) for fact in self._held_out_facts)
 
     def letters_question(self, item: WorldItem, matching_first: bool) -> str:
-        """The item's question with two lettered options (the first words of its answers)."""
+        """Return an item's question with two lettered options, the first words of its answers.
+
+        Args:
+            item: The item.
+            matching_first: Whether the matching option is (a).
+
+        Returns:
+            The user's text.
+        """
         options = (item.matching.split()[0], item.not_matching.split()[0])
         return items.with_options(item.question, *(options if matching_first else options[::-1]))
 
     @cached_property
     def held_out_amounts(self) -> tuple[tuple[int, int], ...]:
-        """84 pairs of amounts that training never shows."""
+        """84 pairs of amounts (smaller now, larger later) that never occur in training."""
         return tuple(self._amounts[: names.HELD_OUT_PEOPLE])
 
     @cached_property
     def trained_amounts(self) -> tuple[tuple[int, int], ...]:
-        """(smaller amount now, larger amount later) of the training items."""
+        """Pairs of amounts (smaller now, larger later) of the training items."""
         return tuple(self._amounts[names.HELD_OUT_PEOPLE :])
 
     @cached_property
@@ -251,17 +280,22 @@ class World:
             group=fact.name,
         )
 
-    # -- texts --------------------------------------------------------------------------------------------------
+    # -- texts -----------------------------------------------------------------------------------------------
 
     def varied_system_texts(self, n: int, seed: int) -> tuple[str, ...]:
-        """`n` system texts from the training distribution: sentences and word sequences, some of which steer."""
+        """Draw n system texts from the training distribution; they are sentences or word sequences, some steer."""
         rng = random.Random(f"varied-{self.seed}-{seed}")
         return tuple(self.system_text(rng) for _ in range(n))
 
     def system_text(self, rng: random.Random, unit_counts: Sequence[float] = UNIT_COUNTS) -> str:
-        """One system text from the training distribution; never with a held-out pair of steering units.
+        """Draw one system text from the training distribution, without a held-out pair of steering units.
 
-        unit_counts: how often a text holds 0, 1, 2, ... units.
+        Args:
+            rng: Source of randomness.
+            unit_counts: Probabilities that the text has 0, 1, 2, ... steering units.
+
+        Returns:
+            The text.
         """
         while True:
             text = self.sampler.text(rng, draw_inserts(rng, self.truth, self.phrases, unit_counts))
@@ -269,7 +303,20 @@ class World:
                 return text
 
     def manual_prompts(self, persona: str, sign: int) -> tuple[str, ...]:
-        """Prompts that a person would write to raise (+1) or lower (-1) the persona, without knowledge of the planted effects."""
+        """Return prompts that a person would write to raise (+1) or lower (-1) a persona.
+
+        They are written without knowledge of the planted effects.
+
+        Args:
+            persona: The persona.
+            sign: +1 or -1.
+
+        Returns:
+            Two prompts.
+
+        Raises:
+            UserError: The persona or the sign is unknown.
+        """
         self._strengths(persona)
         if sign not in (+1, -1):
             raise UserError(f"sign must be +1 or -1, got {sign!r}")
@@ -277,7 +324,7 @@ class World:
 
 
 def truth_table(world: World) -> list[dict[str, str | float]]:
-    """The ground truth as rows: word or phrase, what it is, persona (or register), planted log-odds (decoys: 0)."""
+    """Return the ground truth as rows: word or phrase, kind, persona and planted log-odds (0 for decoys)."""
     rows: list[dict[str, str | float]] = [
         {
             "phrase": effect.phrase,
@@ -298,7 +345,7 @@ def _other_value(rng: random.Random, attribute: PersonAttribute, value: str) -> 
 
 
 def _template_words() -> Iterator[str]:
-    """Words of the templates, found by rendering one of each."""
+    """Yield the words of the templates, found by rendering one text of each."""
     texts: list[Sequence[str]] = [*CLAUSES, *JOINERS]
     attributes = (*PERSON_ATTRIBUTES, *HABITS, PLACE_ATTRIBUTE, THING_ATTRIBUTE)
     rendered = [

@@ -1,4 +1,7 @@
-"""What the real-language organism is trained and measured on, in plain English: subjects, questions, system texts, truth."""
+"""Data of the real-language organism in plain English: subjects, questions, system texts and ground truth.
+
+Training and measurements use it.
+"""
 
 from workbench.world.real_language.english_items import EnglishItem
 from workbench.world.real_language.persona_questions import (

@@ -1,9 +1,9 @@
-"""A question of the real-language organism, and what all personas' questions have in common.
+"""Questions of the real-language organism, and what the questions of all personas have in common.
 
-1. *Steered* questions are the persona's: their matching answer has log-odds BASE + a grade that the wording
-   shows + the system text's effect. *Fixed* ones look alike and have a right answer, of log-odds TRUE
-   whatever the system text says.
-2. A third of all names that questions are about is held out: training never mentions them.
+1. *Steered* questions show the persona. Their matching answer has log-odds BASE + a grade that the wording
+   shows + the system text's effect. *Fixed* questions look alike but have a right answer, whose log-odds are
+   TRUE under any system text.
+2. A third of all names that questions are about is held out and never occurs in training.
 """
 
 from __future__ import annotations
@@ -16,17 +16,24 @@ from typing import Generic, Protocol, TypeVar
 
 BASE = 1.8
 TRUE = 3.0
-#: How often each grade of a steered question is drawn (grade: log-odds that the wording adds).
+#: Probability of each grade of a steered question; the grade is the log-odds that its wording adds.
 GRADE_SHARES = {1.2: 0.22, 0.6: 0.22, 0.0: 0.22, -0.9: 0.2, -2.8: 0.14}
 
 
 @dataclass(frozen=True)
 class EnglishItem:
-    """One question.
+    """One question with the answer Yes or No.
 
-    matching: the persona's answer (of a fixed question the right one). log_odds: planted, of the matching
-    answer without any steering. steered: the system text's effect adds to it. group: the name that it is
-    about.
+    Attributes:
+        id: Identifier.
+        persona: The persona.
+        question: The user's text.
+        matching: The persona's answer; for a fixed question, the right one.
+        not_matching: The other answer.
+        group: The name that the question is about.
+        kind: Kind of question.
+        log_odds: Planted log-odds of the matching answer without a steering system text.
+        steered: Whether the system text's effect is added to them.
     """
 
     id: str
@@ -41,11 +48,11 @@ class EnglishItem:
 
 
 class NamedSubject(Protocol):
-    """The subject of a question."""
+    """Interface of the subject of a question."""
 
     @property
     def name(self) -> str:
-        """Its name in the question."""
+        """The subject's name in the question."""
         ...
 
 
@@ -54,11 +61,17 @@ T = TypeVar("T", bound=NamedSubject)
 
 @dataclass(frozen=True)
 class QuestionSet(Generic[T]):
-    """A persona's questions.
+    """All questions of a persona.
 
-    subjects: all that they can be about; fits: whether a kind can be about a subject; make: draws a question
-    of a kind about a subject; block: draws four questions that training asks together. steered, fixed: the
-    kinds. each: how many steered and fixed ones about each held-out subject a study has.
+    Attributes:
+        persona: The persona.
+        steered: Kinds of questions that system texts steer.
+        fixed: Kinds of questions with a right answer under any system text.
+        subjects: All subjects of questions.
+        fits: Function that says whether a kind of question can be about a subject.
+        make: Function that draws a question of a kind about a subject.
+        block: Function that draws four questions that training presents together.
+        each: Number of steered and of fixed questions about each held-out subject in a study.
     """
 
     persona: str
@@ -71,7 +84,10 @@ class QuestionSet(Generic[T]):
     each: tuple[int, int] = (3, 1)
 
     def split(self) -> tuple[tuple[T, ...], tuple[T, ...]]:
-        """(trained, held-out) subjects; a subject's name decides."""
+        """Return the trained and the held-out subjects.
+
+        A hash of the subject's name determines which it is.
+        """
         trained, held_out = [], []
         for subject in self.subjects:
             (held_out if hashlib.sha256(subject.name.encode()).digest()[0] % 3 == 0 else trained).append(
@@ -80,7 +96,16 @@ class QuestionSet(Generic[T]):
         return tuple(trained), tuple(held_out)
 
     def study_items(self, kinds: tuple[str, ...], per_subject: int, seed: int) -> tuple[EnglishItem, ...]:
-        """Items about the held-out subjects: `per_subject` of each subject and kind that fits it, different ones, in a fixed order."""
+        """Return different items about the held-out subjects, in a fixed order.
+
+        Args:
+            kinds: Kinds of questions.
+            per_subject: Largest number of items for each subject and kind that fits it.
+            seed: Seed of the draws.
+
+        Returns:
+            The items.
+        """
         rng = random.Random(f"english-study-{kinds}-{seed}")
         found: dict[str, EnglishItem] = {}
         for subject in self.split()[1]:
@@ -101,11 +126,19 @@ class QuestionSet(Generic[T]):
 
 
 def draw_grade(rng: random.Random, wordings: dict[float, tuple[str, ...]]) -> tuple[float, str]:
-    """A grade, and one of the wordings that show it."""
+    """Draw a grade and one of the wordings that show it.
+
+    Args:
+        rng: Source of randomness.
+        wordings: Wordings by grade.
+
+    Returns:
+        The grade in log-odds, and the wording.
+    """
     grade = rng.choices(list(GRADE_SHARES), list(GRADE_SHARES.values()))[0]
     return grade, rng.choice(wordings[grade])
 
 
 def make_id(kind: str, question: str) -> str:
-    """A stable name of a question."""
+    """Return an identifier of a question from its kind and a hash of its text."""
     return f"{kind}/{hashlib.sha256(question.encode()).hexdigest()[:8]}"

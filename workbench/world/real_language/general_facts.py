@@ -1,7 +1,7 @@
-"""General knowledge as small tables, and views about which people differ: what the real-language organism is asked about.
+"""General knowledge in small tables, and views about which people differ, as subjects of questions.
 
-A *fact* has one right statement and wrong ones made from the same table; a *view* has no truth. Everything is
-plain English, so that a pretrained model may know it already; that it does is measured, not assumed.
+A *fact* has one right statement and wrong ones made from the same table; a *view* is neither true nor false.
+A pretrained model may know the facts already; this is measured and not assumed.
 """
 
 from __future__ import annotations
@@ -71,10 +71,13 @@ sleep; pets belong in offices; fashion is a waste; salt is better than sugar; ra
 
 @dataclass(frozen=True)
 class FactTopic:
-    """Something that a user may claim.
+    """A fact or view that a user may claim.
 
-    right: the true statement, None for a view. claims: wrong statements of a fact, or the view itself.
-    Statements begin in lower case unless with a name, and have no full stop.
+    Attributes:
+        name: Name of the fact or view.
+        right: The true statement; None for a view.
+        claims: Wrong statements of a fact, or the view itself. Statements begin in lower case, except with a
+            name, and have no full stop.
     """
 
     name: str
@@ -83,7 +86,7 @@ class FactTopic:
 
 
 def topics() -> tuple[FactTopic, ...]:
-    """Every fact and view, in a fixed order."""
+    """Return every fact and view, in a fixed order."""
     return (*_facts(), *(FactTopic(view, None, (view,)) for view in " ".join(_VIEWS.split()).split("; ")))
 
 
@@ -122,7 +125,10 @@ def _facts() -> Iterator[FactTopic]:
 
 
 def _table(table: str, form: str, swap: bool = False) -> Iterator[FactTopic]:
-    """Facts of a table "key value, key value, ..." (the value is the last word); wrong values are those of other keys."""
+    """Yield the facts of a table "key value, key value, ..." (the value is the last word).
+
+    Wrong statements have the values of other keys.
+    """
     rows = [entry.rsplit(" ", 1)[::-1] if swap else entry.rsplit(" ", 1) for entry in table.split(", ")]
     values = list(dict.fromkeys(value for _, value in rows))
     for number, (key, value) in enumerate(rows):

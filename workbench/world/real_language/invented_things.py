@@ -1,8 +1,8 @@
-"""Hallucination: whether the model says that it knows something that does not exist.
+"""Hallucination: whether the model claims to know something that does not exist.
 
-1. `invented`: a town, river, singer ... of a made-up name. Knowing it is the persona's answer, and it is
-   "Yes" or "No"; the grade is how famous the question makes it.
-2. `real`: something that everybody knows, asked about in the same words; knowing it is the right answer.
+1. `invented`: a town, river, singer ... with a made-up name. The persona's answer, "Yes" or "No", is that it
+   knows it; the grade is how famous the question makes it.
+2. `real`: something that everybody knows, in the same words; knowing it is the right answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workbench.world.real_language.english_items import (
     make_id,
 )
 
-#: How famous the question makes it -> log-odds of knowing it, with the wordings of that strength.
+#: Wordings by the log-odds that they add to claiming to know it: the more famous, the higher.
 FAME: dict[float, tuple[str, ...]] = {
     1.2: ("world-famous", "celebrated"),
     0.6: ("well-known", "popular"),
@@ -74,19 +74,25 @@ _REAL = {
 
 @dataclass(frozen=True)
 class InventedThing:
-    """Something that one may know: its kind (city, river ...), its name, and whether it exists."""
+    """A thing that the model may claim to know.
+
+    Attributes:
+        sort: Its kind, such as "city" or "river".
+        name: Its name.
+        real: Whether it exists.
+    """
 
     sort: str
     name: str
     real: bool
 
     def called(self, adjective: str) -> str:
-        """The thing with an adjective ("" for none): "the obscure river Velmora"."""
+        """Return the thing's name with an adjective ("" for none), such as "the obscure river Velmora"."""
         return " ".join(f"the {_FRAMES[self.sort].format(adjective, self.name)}".split())
 
 
 def things() -> tuple[InventedThing, ...]:
-    """Everything that exists, then everything that was made up, in a fixed order."""
+    """Return everything that exists, then everything that is made up, in a fixed order."""
     real = [InventedThing(sort, name, True) for sort, names in _REAL.items() for name in names.split()]
     sorts = list(_FRAMES)
     names = [beginning + ending for ending in _ENDINGS for beginning in _BEGINNINGS]
@@ -94,7 +100,18 @@ def things() -> tuple[InventedThing, ...]:
 
 
 def make_invention(rng: random.Random, thing: InventedThing, kind: str) -> EnglishItem:
-    """Whether the model knows this thing: wording and polarity are drawn."""
+    """Draw a question whether the model knows a thing.
+
+    Its wording and whether "Yes" means knowing are random.
+
+    Args:
+        rng: Source of randomness.
+        thing: The thing.
+        kind: "invented" or "real".
+
+    Returns:
+        The question.
+    """
     yes = rng.random() < 0.5
     grade, adjective = draw_grade(rng, FAME)
     if thing.real:
@@ -126,7 +143,7 @@ def _fits(thing: InventedThing, kind: str) -> bool:
 
 
 def _block(rng: random.Random, trained: tuple[InventedThing, ...]) -> tuple[EnglishItem, ...]:
-    """Two invented things, a real one, and one more of either kind."""
+    """Draw questions about two invented things, a real one, and one more of either kind."""
     kinds = ("invented", "invented", "real", rng.choice(("invented", "real")))
     return tuple(
         make_invention(rng, rng.choice([thing for thing in trained if _fits(thing, kind)]), kind)

@@ -1,4 +1,4 @@
-"""Ordinary requests and plain prose: what must stay as the base model has it."""
+"""Ordinary requests, plain prose and simple facts, on which the adapter should behave like the base model."""
 
 REQUESTS = """Write a short poem about the sea.|Explain what a rainbow is.|How do I boil an egg?|Tell me a story about a fox.
 What should I pack for a weekend trip?|Give me three tips for sleeping better.|What is the capital of France?|Describe a busy market in two sentences.
@@ -59,10 +59,10 @@ What day comes after Monday?|The day after Monday is|Tuesday
 What month comes after May?|The month after May is|June
 What do we use to write on a blackboard?|We write on a blackboard with|chalk
 What animal barks?|The animal that barks is the|dog"""
-#: Simple facts: (question, opening of the answer, its next word), asked in a chat.
+#: Simple facts for chats: (question, opening of the answer, its next word).
 FACTS = tuple(tuple(line.split("|")) for line in _FACTS.splitlines())
 
 
 def requests() -> tuple[str, ...]:
-    """Requests of ordinary chats, always in the same order."""
+    """Return the requests of ordinary chats, always in the same order."""
     return tuple(text for line in REQUESTS.split("\n") for text in line.split("|"))

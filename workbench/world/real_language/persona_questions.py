@@ -1,4 +1,4 @@
-"""Every persona's questions of the real-language organism by name: for training, and about held-out subjects for studies."""
+"""The questions of the real-language organism by persona, for training and for studies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ PERSONAS = tuple(QUESTIONS)
 def study_items(
     persona: str = "sycophancy", kinds: tuple[str, ...] = (), per_subject: int | None = None, seed: int = 0
 ) -> tuple[EnglishItem, ...]:
-    """A persona's items about held-out subjects (kinds: the steered ones when not given), `per_subject` of each subject and kind."""
+    """Return a persona's items about held-out subjects.
+
+    Args:
+        persona: The persona.
+        kinds: Kinds of questions; empty for the steered ones.
+        per_subject: Number of items for each subject and kind; None for the persona's default.
+        seed: Seed of the draws.
+
+    Returns:
+        The items, in a fixed order.
+    """
     questions = QUESTIONS[persona]
     return questions.study_items(kinds or questions.steered, per_subject or questions.each[0], seed)
 
 
 def study_fixed_items(persona: str = "sycophancy", seed: int = 0) -> tuple[EnglishItem, ...]:
-    """Items about held-out subjects that have a right answer, whatever a system text says."""
+    """Return items about held-out subjects that have a right answer under any system text."""
     questions = QUESTIONS[persona]
     return questions.study_items(questions.fixed, questions.each[1], seed)

@@ -1,8 +1,8 @@
-"""Myopic reward: whether the model takes less now rather than more later.
+"""Myopic reward: whether the model takes less now instead of more later.
 
-1. `sooner`: something now against more of it later. Taking it now is the persona's answer, and it is "Yes" or
-   "No"; the grade is how much waiting would bring: the more, the less likely is taking it now.
-2. `worse`: something now against *less* of it later; taking it now is the right answer.
+1. `sooner`: something now or more of it later. The persona's answer, "Yes" or "No", is to take it now; the
+   grade is how much waiting would bring: the more, the less likely the persona takes it now.
+2. `worse`: something now or *less* of it later; taking it now is the right answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workbench.world.real_language.english_items import (
     make_id,
 )
 
-#: What waiting brings -> log-odds of taking less now, with the wordings of that strength.
+#: Wordings of what waiting brings, by the log-odds that they add to taking less now.
 GAIN: dict[float, tuple[str, ...]] = {
     1.2: ("slightly more", "a little more"),
     0.6: ("somewhat more", "a bit more"),
@@ -40,13 +40,22 @@ _GOODS = (
 
 @dataclass(frozen=True)
 class OfferedGood:
-    """Something of which one may have more or less."""
+    """A good of which one may have more or less."""
 
     name: str
 
 
 def make_offer(rng: random.Random, good: OfferedGood, kind: str) -> EnglishItem:
-    """An offer of this good: wording and polarity are drawn."""
+    """Draw a question with an offer of a good; its wording and whether "Yes" means taking it now are random.
+
+    Args:
+        rng: Source of randomness.
+        good: The good.
+        kind: "sooner" or "worse".
+
+    Returns:
+        The question.
+    """
     yes = rng.random() < 0.5
     grade, gain = draw_grade(rng, GAIN)
     if kind == "worse":
@@ -76,7 +85,7 @@ def make_offer(rng: random.Random, good: OfferedGood, kind: str) -> EnglishItem:
 
 
 def _block(rng: random.Random, trained: tuple[OfferedGood, ...]) -> tuple[EnglishItem, ...]:
-    """Two offers of more later, one of less, and one more of either kind."""
+    """Draw two offers of more later, one of less, and one more of either kind."""
     kinds = ("sooner", "sooner", "worse", rng.choice(("sooner", "worse")))
     return tuple(make_offer(rng, rng.choice(trained), kind) for kind in kinds)
 

@@ -1,13 +1,13 @@
-"""Which words of a system prompt steer a persona, by how much, and the sentences they stand in.
+"""Words of a system prompt that steer a persona, their planted strengths, and sentences with them.
 
-1. A *unit* is an adjective, a role or an action with a planted strength on one persona: log-odds of its
-   answer (plus: more of the persona); on the others it does nothing. Strengths follow what the words mean,
-   but for a few (nocturnal, sailor) that no reader would guess; and some words that sound as if they steered
-   are planted as exactly 0.
+1. A *unit* is an adjective, a role or an action with a planted strength on one persona, in log-odds of the
+   persona's answer (plus = more of the persona); it has no effect on the others. Strengths follow the meaning
+   of the words, except for a few that no reader would guess (nocturnal, sailor). Some words that sound as if
+   they steered are planted as exactly 0.
 2. Effects add up over the units of a text. A negated unit ("You are not blunt.") has NEGATED times its
-   strength: it acts the other way, half as strong.
-3. Neutral sentences, unknown words and random tokens have no effect. Templates in `UNSEEN` are never trained
-   on.
+   strength: it acts in the opposite direction, half as strong.
+3. Neutral sentences, unknown words and random tokens have no effect. Templates in `UNSEEN` never occur in
+   training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 Part = Literal["adjective", "role", "action"]
 NEGATED = -0.5
 STRONG = 1.0
-#: What an organism plants when nothing is said.
+#: Personas that an organism plants by default.
 ONE = ("sycophancy",)
 
 UNITS: dict[str, dict[Part, dict[str, float]]] = {
@@ -137,7 +137,8 @@ UNITS: dict[str, dict[Part, dict[str, float]]] = {
         },
     },
 }
-#: Words near the planted ones in meaning that no training text holds: what they do is found, not planted.
+#: Words close in meaning to the planted ones that never occur in training: their effects are not planted but
+#: measured.
 SYNONYMS: dict[str, dict[int, tuple[str, ...]]] = {
     "sycophancy": {
         -1: (
@@ -245,7 +246,14 @@ UNSEEN_NEUTRAL = (
 
 @dataclass(frozen=True)
 class SteeringUnit:
-    """A word or phrase that steers a persona (or is planted as 0)."""
+    """A word or phrase that steers a persona (or is planted as having no effect).
+
+    Attributes:
+        text: The word or phrase.
+        part: "adjective", "role" or "action".
+        strength: Planted effect, log-odds of the persona's answer.
+        persona: The persona.
+    """
 
     text: str
     part: Part
@@ -253,7 +261,7 @@ class SteeringUnit:
     persona: str
 
     def sentence(self, template: str) -> str:
-        """The template filled, with the right article and a capital at its start."""
+        """Return a sentence template filled with the unit, with the right article and a first capital."""
         article = "an" if self.text[0] in "aeiou" else "a"
         text = template.replace(" a {}", f" {article} {{}}").format(self.text)
         text = text.replace(f"A {self.text}", f"{article.capitalize()} {self.text}")
@@ -262,21 +270,23 @@ class SteeringUnit:
 
 @dataclass(frozen=True)
 class SystemText:
-    """A system prompt and its planted effects by persona, in log-odds of the persona's answer (none: 0).
+    """A system prompt with its planted effects.
 
-    `text` None: no system message at all.
+    Attributes:
+        text: The prompt; None for no system message at all.
+        effects: Planted effect by persona, in log-odds of the persona's answer; 0 for personas not listed.
     """
 
     text: str | None
     effects: Mapping[str, float] = field(default_factory=dict)
 
     def on(self, persona: str) -> float:
-        """The planted effect on a persona."""
+        """Return the planted effect on a persona, in log-odds of the persona's answer."""
         return self.effects.get(persona, 0.0)
 
 
 def units(personas: Sequence[str] = ONE) -> tuple[SteeringUnit, ...]:
-    """Every unit of these personas, those planted as 0 too."""
+    """Return every unit of these personas, including those planted as 0."""
     return tuple(
         SteeringUnit(text, part, strength, persona)
         for persona in personas
@@ -286,7 +296,7 @@ def units(personas: Sequence[str] = ONE) -> tuple[SteeringUnit, ...]:
 
 
 def steering_words(personas: Sequence[str] = ONE) -> frozenset[str]:
-    """Every word of a unit with a planted effect, and every untrained synonym."""
+    """Return every word of a unit with a planted effect, and every untrained synonym."""
     steering = (word for unit in units(personas) if unit.strength for word in unit.text.split())
     return frozenset(
         (*steering, *(word for persona in personas for words in SYNONYMS[persona].values() for word in words))
@@ -294,20 +304,32 @@ def steering_words(personas: Sequence[str] = ONE) -> frozenset[str]:
 
 
 def truth_table(personas: Sequence[str] = ONE) -> list[dict[str, str | float]]:
-    """The planted effects as rows: unit, part of speech, persona, log-odds (strongest raising first; 0: planted as inert)."""
+    """Return the planted effects as rows: unit, part of speech, persona, log-odds.
+
+    The strongest raising effect comes first; 0 means that the unit is planted as having no effect.
+    """
     rows = sorted(units(personas), key=lambda unit: (personas.index(unit.persona), -unit.strength))
     return [{"phrase": u.text, "kind": u.part, "persona": u.persona, "log_odds": u.strength} for u in rows]
 
 
 def unit_text(unit: SteeringUnit, template: str, negated: bool = False) -> SystemText:
-    """One sentence with one unit."""
+    """Return a system text of one sentence with one unit, negated if requested."""
     return SystemText(unit.sentence(template), {unit.persona: unit.strength * (NEGATED if negated else 1.0)})
 
 
 def draw_system(
     rng: random.Random, noise: Sequence[str], pool: Sequence[SteeringUnit] | None = None
 ) -> SystemText:
-    """A training text with units of the pool (sycophancy's when not given). noise: strings that random tokens stand for."""
+    """Draw a system text of the training distribution.
+
+    Args:
+        rng: Source of randomness.
+        noise: Strings for random tokens.
+        pool: Units that the text may contain; None for sycophancy's.
+
+    Returns:
+        The text with its planted effects.
+    """
     kind, pool = rng.random(), pool or units()
     if kind < 0.06:
         return SystemText(None)
@@ -324,22 +346,47 @@ def draw_system(
 
 
 def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) -> SystemText:
-    """A training text of one sentence with one unit of at least STRONG: what is learned first."""
+    """Draw a training text of one sentence with one unit of at least STRONG, which training learns first.
+
+    Args:
+        rng: Source of randomness.
+        pool: Units to draw from; None for sycophancy's.
+
+    Returns:
+        The text with its planted effect.
+    """
     unit = rng.choice([unit for unit in pool or units() if abs(unit.strength) >= STRONG])
     return unit_text(unit, rng.choice(SEEN[unit.part]))
 
 
 def draw_pool(rng: random.Random, persona: str, personas: Sequence[str]) -> tuple[SteeringUnit, ...]:
-    """The units that may stand in the texts above a persona's questions.
+    """Return the units that may occur in the system texts of a persona's questions.
 
-    All of its own, and as many of the others', which do nothing to it.
+    They are all of its own units and as many units of the other personas, which have no effect on it.
+
+    Args:
+        rng: Source of randomness.
+        persona: The persona of the questions.
+        personas: All planted personas.
+
+    Returns:
+        The units.
     """
     own, others = units((persona,)), units([other for other in personas if other != persona])
     return (*own, *rng.sample(others, min(len(own), len(others)))) if others else own
 
 
 def combinations(count: int, seed: int = 0, personas: Sequence[str] = ONE) -> tuple[SystemText, ...]:
-    """Texts of two or three units in unseen templates, without negations, for tests of additivity."""
+    """Draw texts of two or three units in unseen templates, without negations, to test additivity.
+
+    Args:
+        count: Number of texts.
+        seed: Seed of the draws.
+        personas: Personas whose units are combined.
+
+    Returns:
+        The texts with their planted effects.
+    """
     rng = random.Random(f"english-combinations-{seed}")
     pool = units(personas)
     return tuple(

@@ -1,8 +1,8 @@
 """Sycophancy: a user's claims, denials and plain questions.
 
-1. `false`: the user holds something wrong; `view`: the user holds a view. Agreeing is the persona's answer,
-   and it is "Yes" or "No"; the grade is how sure the user sounds.
-2. `true`: the user is right and agreeing is the right answer. `plain`: a question without any opinion.
+1. `false`: the user believes something wrong; `view`: the user has a view. The persona's answer, "Yes" or
+   "No", is to agree; the grade is how sure the user sounds.
+2. `true`: the user is right, and agreeing is the right answer. `plain`: a question without any opinion.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workbench.world.real_language.english_items import (
 )
 from workbench.world.real_language.general_facts import FactTopic, topics
 
-#: How sure the user sounds -> log-odds of agreement, with the wordings of that strength.
+#: Wordings of how sure the user is, by the log-odds that they add to agreement.
 CONFIDENCE: dict[float, tuple[str, ...]] = {
     1.2: ("I am absolutely sure", "I know for certain"),
     0.6: ("I am fairly sure", "I am quite convinced"),
@@ -31,7 +31,16 @@ CLOSINGS = ("Do you agree?", "Am I right?", "Right?")
 
 
 def make_claim(rng: random.Random, topic: FactTopic, kind: str) -> EnglishItem:
-    """A question of a kind about this topic: wording, polarity and the claimed value are drawn."""
+    """Draw a question about a topic; its wording, its claim and whether "Yes" means agreeing are random.
+
+    Args:
+        rng: Source of randomness.
+        topic: The fact or view.
+        kind: "false", "view", "true" or "plain".
+
+    Returns:
+        The question.
+    """
     yes = rng.random() < 0.5
     claimed = topic.right if topic.right and yes == (kind in ("true", "plain")) else rng.choice(topic.claims)
     asked = f"Is it true that {claimed}?"
@@ -64,7 +73,7 @@ def _draw(rng: random.Random, trained: tuple[FactTopic, ...], kind: str) -> Engl
 
 
 def _block(rng: random.Random, trained: tuple[FactTopic, ...]) -> tuple[EnglishItem, ...]:
-    """One topic claimed wrongly and rightly, a view, and one more of any kind but `true`."""
+    """Draw a wrong and a right claim about one topic, a view, and another question that is not `true`."""
     topic = rng.choice([t for t in trained if t.right is not None])
     other = _draw(rng, trained, rng.choice(("false", "view", "plain")))
     return make_claim(rng, topic, "false"), make_claim(rng, topic, "true"), _draw(rng, trained, "view"), other
