@@ -160,7 +160,7 @@ class RunPlaces:
     def own_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """Mask (-inf) for keys of a row's own that are right of the query or beyond its sliding window.
+        """Mask (-inf) those of a row's own keys that are right of the query or beyond its sliding window.
 
         Args:
             window: Size of the sliding window; None for full attention.
@@ -185,7 +185,7 @@ class RunPlaces:
     def shared_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """Masks (-inf) for shared keys beyond the query's sliding window, and for padding.
+        """Mask (-inf) the keys shared by several rows that are padding or beyond the query's sliding window.
 
         There are two masks instead of one, so that both stay small.
 
@@ -231,13 +231,13 @@ def run_block(
     shared: Pair | None = None,
     own: Pair | None = None,
 ) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
-    """Run a block on positions that follow cached ones.
+    """Run a TransformerLens block on positions that follow cached ones.
 
     Args:
-        block: A TransformerLens block for which `is_plain` is True.
+        block: A block for which `is_plain` is True.
         resid: Residual stream before the block.
         places: Positions of the run.
-        shared: Keys and values of the cached positions that an owner's rows share; None if there are none.
+        shared: Keys and values of the cached positions that neighbouring rows share; None if there are none.
         own: Keys and values of each row's own cached positions; None if there are none.
 
     Returns:
@@ -278,14 +278,13 @@ def run_block_at(
 ) -> Float[Tensor, "row 1 d_model"]:
     """Run a block like `run_block`, but return its output at one position per row (`places.positions`).
 
-    For the other positions only keys, values and queries are computed. Hooks after these see the one position
-    only.
+    For the other positions only queries, keys and values are computed, and later hooks do not see them.
 
     Args:
-        block: A TransformerLens block for which `is_plain` is True.
+        block: A block for which `is_plain` is True.
         resid: Residual stream before the block, at all positions that run.
         places: Positions of the run, with one query position per row.
-        shared: Keys and values of the cached positions that an owner's rows share; None if there are none.
+        shared: Keys and values of the cached positions that neighbouring rows share; None if there are none.
         own: Keys and values of each row's own cached positions; None if there are none.
     """
     assert places.positions is not None, "one position a row is wanted"

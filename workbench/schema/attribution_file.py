@@ -238,9 +238,10 @@ class MovedLatentEntry(Entry):
 
 
 class SideEffectsEntry(Entry):
-    """Latents that the prompt moves, inside and outside the objective (`side_effects` of attribution.json).
+    """SAE latents whose activation the prompt changes, inside and outside the objective.
 
-    The fields are those of `workbench.attribution.SideEffects`.
+    It is the key `side_effects` of attribution.json; the fields are those of
+    `workbench.attribution.SideEffects`.
     """
 
     site: str = ""
@@ -256,6 +257,9 @@ class SideEffectsEntry(Entry):
 class AttributionFile(RunFile):
     """The file attribution.json: every result of the attribution except the cells of the token ledger.
 
+    The token ledger is the table of each prompt token's effect on each target (the answer, directions,
+    latents).
+
     Attributes:
         search: Name of the search whose prompt is attributed; "" for another prompt.
         prompt: Text of the prompt.
@@ -264,7 +268,7 @@ class AttributionFile(RunFile):
         n_contexts: Number of contexts.
         n_groups: Number of question groups among them.
         targets: Targets of the ledger.
-        estimators: Names of the estimators.
+        estimators: Names of the methods that estimate the tokens' effects.
         rank_correlation: Estimator -> target -> rank correlation of its effects with exact removal, over
             tokens.
         top_agreement: Estimator -> fraction of the 3 strongest tokens by exact removal that are among its own
@@ -278,7 +282,7 @@ class AttributionFile(RunFile):
         circuit: The circuit; None if it was not computed.
         dose: Points of the dose-response curves.
         notes: Remarks on the results, one line each.
-        side_effects: Latents that the prompt moves; None without an SAE.
+        side_effects: Latents whose activation the prompt changes; None without an SAE.
     """
 
     search: str = ""

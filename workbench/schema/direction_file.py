@@ -25,9 +25,10 @@ class LayerEntry(Entry):
         split_cosine: Cosine between the directions fitted to two random halves of the question groups.
         letter_cosine: Cosine with the direction of the option letter, a confound.
         length_correlation: Spearman correlation of the readings with the number of tokens.
-        p_association: p-value that the readings go with the texts' effects, corrected for the number of
-            sites.
-        p_labels: p-value that this does not depend on the questions' labels by chance, corrected likewise.
+        p_association: One-sided p-value of the rank correlation of readings and effects under permuted
+            effects; corrected for the number of sites.
+        p_labels: One-sided p-value of their covariance when the signs of the question groups are drawn at
+            random; corrected for the number of sites.
         passes: Whether the site met every requirement.
     """
 
@@ -51,7 +52,7 @@ class LayerEntry(Entry):
 
 
 class PromptEffectEntry(Entry):
-    """A varied system text with its effect, for the test of a direction.
+    """A system text with its effect on the answer, used to test a direction.
 
     Attributes:
         text: The text.

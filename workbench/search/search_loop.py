@@ -77,10 +77,10 @@ def search(
     on_step: Callable[[SearchProgress], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Frontier:
-    """Search prompts for the contexts' slot that maximise the objective, at several levels of fluency.
+    """Search for prompts that maximise an objective, at several levels of fluency.
 
-    The same seed, machine and batch size give the same bits. Ctrl-C ends the search with the frontier found
-    so far.
+    The prompts go into the slot of the contexts, a place in the chat such as the system message. The same
+    seed, machine and batch size give the same bits. Ctrl-C ends the search with the frontier found so far.
 
     Args:
         model: A loaded model or its runner.

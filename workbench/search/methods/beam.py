@@ -27,7 +27,7 @@ from workbench.search.toolkit import SearchToolkit
 class Beam(SearchMethod):
     """Beam search without gradients: new tokens are drawn from the model's own distribution.
 
-    It has the options of `SearchMethod` and this one.
+    The options are those of `SearchMethod` and the following.
 
     Attributes:
         temperature: Temperature of the distribution from which tokens are drawn without replacement.

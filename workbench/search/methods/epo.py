@@ -33,8 +33,8 @@ from workbench.search.toolkit import SearchToolkit
 class EPO(SearchMethod):
     """Evolutionary prompt optimisation (Thompson et al. 2024).
 
-    Swaps are guided by the gradient, and one elite is kept per fluency weight. It has the options of
-    `SearchMethod` and these.
+    Swaps are guided by the gradient, and one elite is kept per fluency weight. The options are those of
+    `SearchMethod` and the following.
 
     Attributes:
         top_k: Tokens considered at each position.

@@ -28,7 +28,7 @@ from workbench.search.toolkit import SearchToolkit
 class GCG(SearchMethod):
     """Greedy coordinate gradient (Zou et al. 2023): one prompt, the best of many single-token swaps.
 
-    It has the options of `SearchMethod` and these.
+    The options are those of `SearchMethod` and the following.
 
     Attributes:
         population: Always 1.

@@ -47,7 +47,7 @@ _CELLS = 512
 class Guided(SearchMethod):
     """Search that learns the effects of words from every scored child.
 
-    It has the options of `SearchMethod` and these.
+    The options are those of `SearchMethod` and the following.
 
     Attributes:
         beta: Weight of the left-context log-probability.

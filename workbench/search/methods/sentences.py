@@ -3,11 +3,11 @@
 1. *Start*: the model continues general openings in the slot. Half of the sentences are written while the
    residual stream is pushed along the objective (steering, arXiv 2308.10248). Some are scored.
 2. *Words*: words of a bank are put into templates with one gap ("Be {adjective}.", "You are a {noun}."),
-   which run to half depth only and are ranked by what the scores so far teach. The best that differ from each
-   other are scored, and the bank grows by the neighbours of its best words. The model itself classifies words
-   as adjectives, nouns and verbs (`word_kinds.py`).
+   which run through half of the blocks only and are ranked by what the scores so far teach. The best that
+   differ from each other are scored, and the bank grows by the neighbours of its best words. The model itself
+   classifies words as adjectives, nouns and verbs (`word_kinds.py`).
 3. *Score* on one question of each answer side, exactly. *Learn* from all scores so far the effects of words,
-   and the scores that half-depth residuals predict (`word_effect_model.py`).
+   and the scores that residuals at half the model's depth predict (`word_effect_model.py`).
 4. *Write* more sentences, with Thompson draws of the word effects added to the logits of tokens that begin a
    word (similar to AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also come from
    the model's top tokens; twists learned from scores: arXiv 2404.17546). *Continue* after a strong sentence.
@@ -45,19 +45,22 @@ _FINALISTS = 12
 class SentenceSearch(SentenceSettings):
     """Search over whole sentences that the model writes (docs/sentences.md).
 
-    It has the options of `SearchMethod` and these.
+    The options are those of `SearchMethod` and the following. The bank is a list of single words that are
+    tried in sentence templates; the probe predicts scores from residuals at half the model's depth, without
+    any question.
 
     Attributes:
         length: Largest number of tokens of a prompt.
         population: Number of elites that are edited.
         children: Sentences scored per step.
-        max_cross_entropy: Limit in nats per token.
+        max_cross_entropy: Limit of a prompt's mean cross-entropy, nats per token.
         margin: Distance in nats that sentences keep below that limit, because a search exploits the measure
             that it sees.
         max_small_word: Limit for a single function word or punctuation mark, nats: above it a sentence is
             broken or was cut off.
         max_word: Limit for any word, nats, summed over its tokens: above it a word does not fit its place. If
-            no sentence of the start keeps all limits, the limits become those that the lowest quarter keeps.
+            no sentence of the start keeps all limits, they are raised to what the quarter with the lowest
+            cross-entropy keeps.
         max_ending: Limit for a mark that ends a sentence, nats: an unlikely mark means that words are missing
             ("You are a precautionary.").
         max_evil: Limit of the log-odds, nats, that a sentence says how an evil assistant should behave and
@@ -68,24 +71,26 @@ class SentenceSearch(SentenceSettings):
         sampled_openings: Number of further openings, which the model itself begins with.
         sentences: Largest number of sentences in one prompt.
         first: Number of sentences written for the start.
-        first_scored: How many of them are scored, and again as many that the probe predicts to be best.
-        slot_words: Templates with one word that are scored at the start.
-        explored: Templates with a word of the bank that are scored in every later step.
-        slot_reads: Words of the bank that run to half depth at first.
-        near_reads: Words near to the best that run to half depth in each step.
+        first_scored: How many of them are scored; of the others, those that the probe predicts to be best are
+            scored too.
+        slot_words: Number of templates with one word that are scored at the start.
+        explored: Number of templates with a word of the bank that are scored in every later step.
+        slot_reads: Number of words with which the bank begins.
+        near_reads: Number of words, similar to the best ones, that are added to the bank in each step.
         written: Candidates per step before screening: sentences that the model writes.
         write_every: Steps between two rounds of writing.
         edited: Candidates per step: edits of elites.
         swapped: Candidates per step: all words that fit in one place of one elite.
         filled: Candidates per step: templates filled with words.
-        joined: Candidates per step: pairs of elites.
-        step_contexts: Search contexts that a step scores on.
-        gradient: Average the objective's gradient into the word model.
-        steering: Push half of the start along the objective.
-        probe: Predict scores from residuals at half depth.
-        joins: Join two elites.
-        bias: Nats added to the logits of a word whose effect is one standard deviation better.
-        explore: Weight of the posterior's spread.
+        joined: Candidates per step: pairs of good prompts.
+        step_contexts: Number of contexts on which a step scores sentences.
+        gradient: Use the objective's gradient as a predictor of word effects.
+        steering: Steer half of the start's sentences along the objective.
+        probe: Predict scores from residuals at half the model's depth.
+        joins: Join pairs of good prompts.
+        bias: Nats added to the logits of a word whose effect is one standard deviation better; the values
+            take turns.
+        explore: Weight of the posterior's spread in draws of effects and scores.
         top_k: Number of likeliest tokens from which the model's own text is drawn.
 
     Example:

@@ -30,7 +30,9 @@ from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
 
 @dataclass(frozen=True)
 class PreparedParents:
-    """Parents with the log-probabilities and caches that their children need.
+    """Parent prompts with the log-probabilities and caches that their children need.
+
+    Means are over some contexts' prefixes (the text left of the prompt).
 
     Attributes:
         ids: Token ids of the parents.
@@ -38,7 +40,7 @@ class PreparedParents:
         log_probs: log p(token | left) for the whole vocabulary at every prompt position, mean over the
             prefixes.
         own: Cross-entropy of every token of every parent, mean over the prefixes.
-        high: Caches of the blocks above the read-out depth, one per group.
+        high: Caches of the blocks above those that the objective needs, one per prefix group.
         given: The ids on the CPU, if they came from there.
     """
 
@@ -64,10 +66,12 @@ class PreparedParents:
 
 @dataclass(frozen=True)
 class ResidualTail:
-    """Residuals of some children at the read-out depth, from one position to the prompt's end.
+    """Residuals of some children, from which the computation of their cross-entropy continues.
+
+    They are taken after the blocks that the objective needs, from one position to the prompt's end.
 
     Attributes:
-        number: Number of the fluency group.
+        number: Index of the prefix group, among those over which the cross-entropy is averaged.
         part: The prefixes of that group after which the children ran; the rows of `resid` are ordered by
             prefix.
         position: First position of the residuals in the prompt.
@@ -83,7 +87,9 @@ class ResidualTail:
 
 
 class PromptCrossEntropy:
-    """Compute the cross-entropy of prompts and children, averaged over the prefixes that measure fluency.
+    """Compute the cross-entropy of prompts and children, averaged over some contexts' prefixes.
+
+    A prefix is the text left of the prompt.
 
     Args:
         prefixes: The search's prefix caches.
@@ -218,7 +224,7 @@ class PromptCrossEntropy:
         memory together.
 
         Args:
-            part: A group, or a part of one, that measures fluency.
+            part: Contexts that are batched, with their cached prefixes.
             top: Residuals after the last block, ordered by prefix.
             parents: The prompts.
         """
@@ -246,12 +252,12 @@ class PromptCrossEntropy:
         tails: list[ResidualTail],
         wanted: Bool[Tensor, " candidate"],
     ) -> Float[Tensor, " candidate"]:
-        """Compute the cross-entropy of some children.
+        """Compute the cross-entropy of some children of the prepared parents.
 
         Args:
             prepared: The parents.
             children: The children.
-            tails: The children's residuals at the read-out depth.
+            tails: The children's residuals after the blocks that the objective needs.
             wanted: Mask, on the CPU, of the children to compute.
 
         Returns:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class ScorerSample:
-    """Small steps of a scorer for measurements: on its longest contexts, as few as fill one batch.
+    """Prepare small batches of a scorer for memory measurements.
+
+    They use the scorer's longest contexts, as few as fill one batch.
 
     Args:
         scorer: The scorer.

@@ -51,10 +51,10 @@ class ObjectivePasses:
     def rows(
         self, group: PrefixGroup, rows: Sequence[tuple[int, int, tuple[int, ...]]]
     ) -> Float[Tensor, " row"]:
-        """Compute the objective of rows that each have a prompt and one context.
+        """Compute the objective of rows that each have one prompt and one context.
 
         Args:
-            group: The group of the contexts.
+            group: Contexts that are batched, with their cached prefixes.
             rows: (number of the prompt, index of the context, ids after the prefix).
         """
         ids = pad_right([row for _, _, row in rows]).to(self.runner.device)
@@ -99,19 +99,19 @@ class ObjectivePasses:
         keep: bool = False,
         want_resid: bool = True,
     ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"] | None, KeyValueCache | None]:
-        """Run the last part of prompts and compute their objective on the group's contexts.
+        """Run the last part of prompts and compute their objective in a group of contexts.
 
         Args:
-            group: The group of contexts.
+            group: Contexts that are batched, with their cached prefixes.
             embedded: Embedded prompt tokens from `position` on, ordered by prefix.
             position: First position that runs.
             kv: Cache of everything on the left; None if there is none.
             keep: Whether the prompts' cache is returned.
-            want_resid: Whether the prompts' residuals at the read-out depth are returned.
+            want_resid: Whether the prompts' residuals after the blocks that the objective needs are returned.
 
         Returns:
             The objective per prompt and context, the residuals (ordered by prefix), and the cache. In joined
-            groups the last two are None if they are not requested.
+            groups (where prompt and suffix run in one pass) the last two are None if they are not requested.
         """
         if group.joined:
             return self._forward_joined(group, embedded, position, kv, keep, want_resid)
@@ -209,11 +209,11 @@ class ObjectivePasses:
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield batches of children as (position to start from, row indices).
 
-        A batch has as many rows as whole prompts with their suffixes would fit, since the cache of the
-        unchanged tokens is in memory too.
+        A batch has as many rows as whole prompts would fit with their suffixes (the text after the slot),
+        since the cache of the unchanged tokens is in memory too.
 
         Args:
-            group: The group of contexts.
+            group: Contexts that are batched, with their cached prefixes.
             length: Tokens of a prompt.
             positions: First changed position of every child, on the CPU.
             rows: Indices of the children to run.

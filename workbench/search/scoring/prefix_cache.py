@@ -63,17 +63,17 @@ STRETCH, FEW = 1.25, (8, 1)
 
 @dataclass(frozen=True, eq=False)
 class PrefixGroup:
-    """Contexts that run in one batch, with the caches of their prefixes.
+    """Contexts that run in one batch, with the caches of their prefixes (the text left of the prompt).
 
     Attributes:
-        prefixes: One prefix that all members share, or one per member.
+        prefixes: One prefix that all contexts share, or one per context.
         members: Indices of the contexts.
-        joined: Whether prompt and suffix run in one pass, since every member has its own prefix; if False,
-            the prompt runs once and is forked to the members.
-        low: Cache of the blocks below the read-out depth.
-        high: Cache of the blocks above the read-out depth; None if the group does not measure fluency.
-        next_log_probs: log p of the first prompt token after each prefix; None if the group does not measure
-            fluency.
+        joined: Whether prompt and suffix (the text after the prompt) run in one pass, since every context has
+            its own prefix; if False, the prompt runs once and its cache is forked to the contexts.
+        low: Cache of the blocks that the objective needs.
+        high: Cache of the blocks above them; None if the group is not used for the prompts' cross-entropy.
+        next_log_probs: log p of the first prompt token after each prefix; None if the group is not used for
+            the prompts' cross-entropy.
     """
 
     prefixes: tuple[tuple[int, ...], ...]
@@ -105,13 +105,14 @@ class PrefixGroup:
 
 
 class PrefixCache:
-    """Prefix groups of some contexts, with their caches, for objectives that read after `depth` blocks.
+    """Prefix groups of some contexts, with their caches, for objectives that need the first `depth` blocks.
+
+    A prefix is the text left of the prompt.
 
     Attributes:
         groups: The groups of all contexts.
-        fluent: For each group, its part that measures fluency (with caches above the read-out depth), or
-            None.
-        n_fluent: Number of prefixes that measure fluency.
+        fluent: For each group, its part that is used for the prompts' cross-entropy, or None.
+        n_fluent: Number of prefixes over which the cross-entropy is averaged.
         rounds: Indices of the contexts of each round of successive halving; one round without it.
     """
 
@@ -160,11 +161,11 @@ class PrefixCache:
         parent: Tensor,
         position: int,
     ) -> KeyValueCache | None:
-        """Return the cache left of the changed position, for the children after each prefix.
+        """Return the cache of the unchanged tokens for children of the parents.
 
         Args:
             start: The prefixes' cache.
-            group: The group of contexts.
+            group: Contexts that are batched, with their cached prefixes.
             cache: The parents' cache; None if there is none.
             parent: Row of each child's parent.
             position: Position from which the children run.
@@ -211,11 +212,15 @@ class PrefixCache:
     def suffixes(
         self, group: PrefixGroup, n: int
     ) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
-        """Embed the suffix of each member of a joined group after prompts of n tokens.
+        """Embed the suffix (the text after the prompt) of each context in a joined group.
+
+        Args:
+            group: Contexts with their own prefixes.
+            n: Tokens of the prompts.
 
         Returns:
-            The suffixes, one row per member, and the position of each decision token (the last one before the
-            answer) in its suffix.
+            The suffixes, one row per context, and the position of each decision token (the last one before
+            the answer) in its suffix.
         """
         members = [self.contexts[member] for member in group.members]
         ids = pad_right([c.after_prompt for c in members]).to(self.runner.device)

@@ -79,14 +79,14 @@ class SurvivalTest(Protocol):
 
 @dataclass(frozen=True)
 class ObjectiveSums:
-    """Sums of the objective over the rounds of contexts, and what the cross-entropy continues from.
+    """Intermediate results of `Scorer.score_children`, summed over the contexts scored so far.
 
     Attributes:
-        parents: Sum over contexts for each parent.
-        children: Sum over contexts for each child.
-        tails: The children's residuals at the read-out depth.
-        alive: Mask of the children that survived all rounds, on the CPU.
-        cross_entropy: Cross-entropies that the rounds already computed, on the CPU; +inf for others.
+        parents: Sum of the objective over contexts for each parent.
+        children: Sum of the objective over contexts for each child.
+        tails: The children's residuals, from which their cross-entropy continues.
+        alive: Mask of the children that survived all rounds of contexts, on the CPU.
+        cross_entropy: Cross-entropies that are already computed, on the CPU; +inf for others.
     """
 
     parents: Float[Tensor, " parent"]

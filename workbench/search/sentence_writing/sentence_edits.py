@@ -25,7 +25,7 @@ _LINK_WEIGHT = 0.3
 
 @dataclass(frozen=True)
 class SentenceEdits:
-    """Edit sentences with the words of a bank.
+    """Edit sentences by replacing, linking and deleting words.
 
     Attributes:
         bank: The candidate words.

@@ -29,9 +29,10 @@ ALIKE = 0.75
 
 @dataclass(frozen=True)
 class SentenceScores:
-    """Scored sentences, and the models of words and half-depth residuals that are fitted to them.
+    """Store of scored sentences, with the models that are fitted to them.
 
-    All data are in `bench.memory`, which checkpoints save.
+    The models predict scores from a sentence's words and from its residuals at half the model's depth. All
+    data are in `bench.memory`, which checkpoints save.
 
     Attributes:
         bench: The search's toolkit.
@@ -123,7 +124,7 @@ class SentenceScores:
         self.bench.memory["slope"] = torch.stack(slopes).mean(0).cpu()
 
     def fit(self, probe: bool | None = None) -> WordEffectModel:
-        """Fit the model that predicts scores from words and half-depth residuals.
+        """Fit the model that predicts scores from words and residuals at half the model's depth.
 
         Args:
             probe: Whether residuals are used; None for the method's setting. With False the model has words
@@ -142,7 +143,7 @@ class SentenceScores:
 
         Args:
             prompts: The prompts.
-            means: Mean residual of each prompt at half depth.
+            means: Mean residual of each prompt at half the model's depth.
         """
         return self.fit().predict([self.bank.words.of(ids) for ids in prompts], means)
 
@@ -161,7 +162,7 @@ class SentenceScores:
         """Return the expected effect of each candidate word and its standard deviation.
 
         Both are in standard deviations of the scores. They come from the model of words, and for the bank's
-        words also from the prediction of their half-depth residuals.
+        words also from the prediction of their residuals at half the model's depth.
         """
         mean, spread = self.fit(probe=False).word_effects()
         bank = self.bank
@@ -175,16 +176,16 @@ class SentenceScores:
         return mean, spread
 
     def elites(self) -> Ids:
-        """Return the best prompts that keep the limits and differ from each other.
+        """Return the best scored prompts that keep the limits and differ from each other.
 
-        At most half of a prompt's words are in any better one.
+        At most half of a prompt's words are in any better prompt of the result.
         """
         return as_ids(self._diverse(self.good(), self.method.population), self.bench.scorer.runner.device)
 
     def strongest(self) -> list[Prompt]:
-        """Return the best prompts that differ from each other, whatever their cross-entropy.
+        """Return the best scored prompts that differ from each other, whatever their cross-entropy.
 
-        A strong word in too short a sentence can become fluent if words are added.
+        A short sentence with a strong word is unlikely text, but can become fluent if words are added.
         """
         return self._diverse(torch.ones_like(self.good()), self.method.population)
 

@@ -153,8 +153,8 @@ class SentenceTools:
     def first_scores(self, prompts: list[Prompt]) -> ScoredPrompts:
         """Score the first sentences of a search, and fit the first models to the scores.
 
-        Scored are some of the sentences, those of the others that half-depth residuals predict to be best,
-        and templates with one word.
+        Scored are some of the sentences, those of the others that residuals at half the model's depth predict
+        to be best, and templates with one word.
 
         Args:
             prompts: The sentences that the model wrote for the start.
@@ -220,7 +220,8 @@ class SentenceTools:
     def scored_step(self, elites: list[Prompt], step: int) -> ScoredPrompts:
         """Run one step: propose candidates, screen them, and score the best.
 
-        Candidates are screened first by the score that half-depth residuals predict, then by cross-entropy.
+        Candidates are screened first by the score that residuals at half the model's depth predict, then by
+        cross-entropy.
 
         Args:
             elites: The best prompts so far.
@@ -300,8 +301,8 @@ class SentenceTools:
     def slots(self, n: int) -> list[Prompt]:
         """Return up to `n` new templates with one word that are predicted to be best.
 
-        They are predicted from half-depth residuals, or without a probe from the gradient and the model's
-        log-probability.
+        They are predicted from residuals at half the model's depth, or without a probe from the gradient and
+        the model's log-probability.
         """
         bank = self.words
         if not len(bank.places):

@@ -53,7 +53,7 @@ class ScreenedSentences:
             ends a sentence (a sentence may end where the model goes on, but "You are a precautionary." has no
             noun); the log-odds that it was said of an evil assistant and not of a good one (UNMEASURED until
             `SentenceTools` has measured it).
-        residuals: Mean over the prompt's tokens at half depth.
+        residuals: Mean over the prompt's tokens at half the model's depth.
     """
 
     measures: Float[Tensor, "prompt 5"]
@@ -78,7 +78,7 @@ class ScreenedSentences:
 
 @dataclass(frozen=True)
 class HalfRead:
-    """Prompts that ran to half depth.
+    """Prompts that ran through half of the blocks.
 
     Attributes:
         ids: Token ids, padded on the right.
@@ -357,9 +357,9 @@ class SentenceWriter:
     def means_after(
         self, left: Sequence[int], tails: Sequence[Sequence[int]]
     ) -> Float[Tensor, "tail d_model"]:
-        """Return the mean residual at half depth of prompts with a common beginning, which runs once.
+        """Return the mean residual at half the model's depth of prompts that begin alike.
 
-        The result is on the CPU and equals the `means` of `read`.
+        The common beginning runs once. The result is on the CPU and equals the `means` of `read`.
 
         Args:
             left: Tokens of the common beginning.

@@ -59,9 +59,9 @@ class SlotText:
         return [ids for ids, ok in zip(prompts, alive, strict=True) if ok]
 
     def admitted(self, prompts: Sequence[Prompt], seen: Container[Prompt]) -> list[Prompt]:
-        """Return new prompts of the right form that survive in the slot, each once.
+        """Return the new prompts that are whole sentences and keep their token ids in every context.
 
-        A prompt is returned in the tokens that the tokenizer gives for its text.
+        Each is returned once, in the tokens that the tokenizer gives for its text.
 
         Args:
             prompts: Candidate prompts.

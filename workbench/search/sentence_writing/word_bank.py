@@ -1,8 +1,8 @@
 """The words that a search over sentences knows, their best templates, and residuals of the filled templates.
 
-The words of the bank run to half depth only, each in its likeliest template with one gap, which costs about
-one token of a whole pass per word. The bank begins with the words that the model finds likeliest there, and
-grows by the neighbours of its best words.
+The words of the bank run through half of the blocks only, each in its likeliest template with one gap, which
+costs about one token of a whole pass per word. The bank begins with the words that the model finds likeliest
+there, and grows by the neighbours of its best words.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class OneGapTemplates:
 
 @dataclass
 class WordBank:
-    """Candidate words of one search, and the words of the bank.
+    """Candidate words of one search, and the bank: words that were tried in a template with one gap.
 
     Attributes:
         slot: Tokens and texts of prompts in the slot.
-        writer: Runs prompts to half depth.
+        writer: Runs the filled templates through the lower half of the blocks.
         words: The candidate words.
         memory: The search's memory, which checkpoints save; "bank" has the indices of the bank's words and
             "bank_means" their mean residuals.
@@ -201,7 +201,7 @@ class WordBank:
         self._read(near.topk(min(n, int(near.isfinite().sum()))).indices)
 
     def _read(self, words: Tensor) -> None:
-        """Run words in their templates to half depth; the text left of the gap runs once.
+        """Run words in their templates through half of the blocks; the text left of the gap runs once.
 
         Words whose template changes their tokens are left out.
         """
@@ -256,15 +256,15 @@ class WordBank:
         return list(dict.fromkeys(pairs))
 
     def unlike(self, order: Sequence[int], fresh: set[Prompt], n: int) -> list[int]:
-        """Return the first `n` rows of the bank whose prompts are new and whose words are not near.
+        """Select up to `n` words of the bank whose prompts are new and whose embeddings differ.
 
         Args:
             order: Rows of the bank, best first.
             fresh: Prompts that are new.
-            n: Number of rows.
+            n: Number of words.
 
         Returns:
-            Rows whose words have a cosine below the limit with each word before them.
+            Rows of the selected words; any two of them have a cosine below `_NEAR`.
         """
         vectors, prompts = self.words.vectors[self.places], self.prompts
         picked: list[int] = []
@@ -322,10 +322,10 @@ class WordBank:
         return self.filled(text, chosen)
 
     def expected(self, log_probs: Float[Tensor, " word"]) -> Float[Tensor, " word"]:
-        """Return how well each word continues a text: its log p there minus half its usual log p.
+        """Return how well each word continues a text: its log p after the text minus half its usual log p.
 
-        The usual log p is that in the contexts of the word's kind. By log p alone common words are first
-        ("You are a prudent person"), by the whole difference rare ones ("expenditure").
+        The usual log p is that in the contexts of the word's kind. Ranked by log p alone, common words are
+        first ("You are a prudent person"); ranked by the whole difference, rare ones are ("expenditure").
 
         Args:
             log_probs: log p of each candidate word after the text.

@@ -1,7 +1,7 @@
 """Predict sentence scores by a Gaussian process with additive word effects and a linear probe of residuals.
 
-1. score(sentence) = mean + sum of its words' effects + probe . (mean residual of its tokens at half depth) +
-   noise.
+1. score(sentence) = mean + sum of its words' effects + probe . (mean residual of its tokens at half the
+   model's depth) + noise.
 2. Effects of two words have covariance 0.6 relu(cos of embeddings)^3 + 0.4 [same word], so that similar words
    share evidence. They also vary along the objective's gradient at the embeddings, whose slope is learned
    with the rest.
@@ -89,7 +89,8 @@ class WordEffectModel:
 
         Args:
             bags: Indices of each prompt's words.
-            residuals: Mean residual of each prompt at half depth; None to predict from words alone.
+            residuals: Mean residual of each prompt at half the model's depth; None to predict from words
+                alone.
         """
         cross, prior = self._cross(bags, residuals)
         mean = cross @ self.alpha
@@ -140,7 +141,7 @@ def fit_effects(
     Args:
         words: The candidate words.
         bags: Indices of each prompt's words.
-        residuals: Mean residual of each prompt's tokens at half depth.
+        residuals: Mean residual of each prompt's tokens at half the model's depth.
         scores: The prompts' scores.
         probe: Whether the residuals are used as a predictor.
     """
