@@ -1,9 +1,9 @@
-"""How a study asks, reads and chooses: held right by default, or as the code of arXiv 2601.02896 has it, point by point.
+"""How a study asks, reads and chooses: correctly by default, or as the code of arXiv 2601.02896 does.
 
-A published figure can only be met under the protocol that made it. Each field's first value is the
-workbench's own; the other one keeps a defect that *defines* the published number, and says so in words
-(`departures`), which the run's report lists. Defects that are mere errors of computing (unmasked padding, a
-fluency term shifted by one token, lucky scores that are never renewed) define no number and are not kept.
+A published figure can only be reproduced under the protocol that produced it. Each field's first value is the
+workbench's own. The other value keeps a defect that *defines* the published number; `departures` describes it
+in words, and the run's report lists these. Mere computation errors (unmasked padding, a fluency term shifted
+by one token, scores that are never recomputed) define no number and are not kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEPARTURES = {
 
 
 class AskingProtocol(BaseModel):
-    """How questions are asked, read and chosen; every default is the corrected way, the other value the published one."""
+    """How questions are asked, read and chosen; defaults are corrected, other values as published."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -53,7 +53,7 @@ class AskingProtocol(BaseModel):
 
     @property
     def departures(self) -> tuple[str, ...]:
-        """One line for each field that is not the corrected one."""
+        """One line for each field that has the published value instead of the corrected one."""
         default = type(self)()
         return tuple(
             f"as published: {text}"
@@ -62,7 +62,7 @@ class AskingProtocol(BaseModel):
         )
 
     def persona(self, persona: Persona) -> Persona:
-        """The persona with its letters and groups as this protocol has them."""
+        """Return the persona with the letters and question groups of this protocol."""
         if self.letters == "bracketed" and persona.letters is not None:
             a, b = persona.letters.letters
             persona = replace(persona, letters=replace(persona.letters, letters=(f"{a})", f"{b})")))
@@ -71,7 +71,10 @@ class AskingProtocol(BaseModel):
         return persona
 
     def splits(self, splits: Splits) -> Splits:
-        """The splits, the test questions in the place of the selection ones where this protocol chooses on them."""
+        """Return the splits of this protocol.
+
+        If the protocol chooses on test questions, they replace the selection questions.
+        """
         return (
             splits
             if self.choose_on == "selection"
@@ -79,7 +82,7 @@ class AskingProtocol(BaseModel):
         )
 
 
-#: What the paper's code does, for a persona that is asked by letter after training questions.
+#: The protocol of the paper's code, for questions answered by letter and searches over training questions.
 PUBLISHED = AskingProtocol(
     template="none",
     letters="bracketed",

@@ -1,4 +1,4 @@
-"""`StudyContext`: a study under way, that is where it runs, what it works on, and what its stages have found so far."""
+"""`StudyContext`: the state of a running study, with its inputs and what its stages have found so far."""
 
 from __future__ import annotations
 
@@ -25,17 +25,22 @@ from workbench.study.persona_model_check import choose_metric
 from workbench.study.progress_file import ProgressRecorder
 from workbench.study.study_settings import Study
 
-#: Questions, of the search and selection splits, by which the metric of a study that names none is chosen.
+#: Number of search and selection questions by which the metric is chosen if the study names none.
 _METRIC_QUESTIONS = 24
-#: Told after each bit of progress: the stage's name and how much of it is done, 0 to 1.
+#: Called on progress with the stage's name and the fraction of the stage that is done, 0 to 1.
 Report = Callable[[str, float], None]
-#: Told after each step of a search: the stage's name and where the search is.
+#: Called after each step of a search with the stage's name and the search's progress.
 Watch = Callable[[str, SearchProgress], None]
 
 
 @dataclass(frozen=True)
 class ChosenDirections:
-    """The chosen direction, and the random ones as controls."""
+    """The directions that a study searches along.
+
+    Attributes:
+        best: The chosen direction of the persona.
+        randoms: Random directions, as controls.
+    """
 
     best: Direction
     randoms: tuple[Direction, ...]
@@ -43,19 +48,20 @@ class ChosenDirections:
 
 @dataclass(frozen=True)
 class StudyContext:
-    """A study under way. A stage reads what earlier ones found, and gives back a context with its own findings.
+    """State of a running study; a stage reads earlier findings and returns a context with its own.
 
     Attributes:
         directory: The run directory.
         material: Model, persona, splits and settings.
-        report, watch: Callbacks of the stages and of the searches' steps.
-        off_target: Measures that are read for every condition, by name.
-        directions: The chosen and the random directions.
-        other_directions: Those of the other personas that the study names, in its order.
-        latents: The ranked latents, None without an SAE.
+        report: Callback for the progress of stages.
+        watch: Callback for the steps of searches; None for none.
+        off_target: Off-target measures that are taken for every condition, by name.
+        directions: The chosen direction and the random ones; None before they are found.
+        other_directions: Directions of the other personas that the study names, in its order.
+        latents: The ranked latents; None without an SAE.
         searches: Frontiers by the search's name, as found.
-        chosen: The same, measured on the selection split, the best prompt of each marked.
-        recorder: Writes progress.json.
+        chosen: The same frontiers, measured on the selection split, with the best prompt of each marked.
+        recorder: Writer of progress.json.
     """
 
     directory: RunDirectory
@@ -80,11 +86,21 @@ class StudyContext:
         watch: Watch | None = None,
         force: bool = False,
     ) -> StudyContext:
-        """Loads what the study names and records its hashes in the manifest.
+        """Load everything that the study names, and record the hashes of all inputs in the manifest.
 
-        A resumed run must have the same settings and the same inputs as its finished stages: model, data,
-        splits, SAE and text files are compared by hash. UserError names what differs; with `force` the run
-        goes on and its report says so.
+        A resumed run must have the same settings and inputs as its finished stages; model, data, splits, SAE
+        and text files are compared by hash.
+
+        Args:
+            study: The settings.
+            directory: The run directory.
+            model: A loaded model; None to load the study's own.
+            report: Callback for the progress of stages.
+            watch: Callback for the steps of searches.
+            force: Whether to resume although inputs differ; the run's report then says so.
+
+        Raises:
+            UserError: Settings or inputs differ from those of the finished stages; the message names them.
         """
         if study.proposer.base_url is not None:
             check_endpoint(study.proposer.base_url, study.proposer.key_variable)
@@ -99,7 +115,7 @@ class StudyContext:
         material = Material.load(study, model)
         deal_texts(
             material.persona.varied_system_texts, study.directions.texts, study.seed
-        )  # too few are told before a stage begins
+        )  # raises an error for too few texts before a stage begins
         with runner_for(material.model).limited(study.search.batch_tokens):
             material = _with_metric(material, directory)
         context = cls(directory, material, tell, watch, recorder=recorder)
@@ -114,22 +130,25 @@ class StudyContext:
 
     @property
     def study(self) -> Study:
-        """The study's settings."""
+        """Settings of the study."""
         return self.material.study
 
     @property
     def model(self) -> Any:
-        """The loaded model."""
+        """Loaded model of the study."""
         return self.material.model
 
     @property
     def runner(self) -> Runner:
-        """The model's runner; its meter counts the FLOPs of a stage."""
+        """Runner of the model, whose meter counts the FLOPs of a stage."""
         return runner_for(self.material.model)
 
     @contextmanager
     def rendering(self) -> Iterator[None]:
-        """Inside it, questions are rendered as the study's protocol says, and no batch has more than `search.batch_tokens` tokens."""
+        """Apply the study's chat template and batch size to all passes inside the `with` block.
+
+        Questions are rendered as the protocol says, and no batch has more than `search.batch_tokens` tokens.
+        """
         with (
             self.runner.rendering(self.study.protocol.template),
             self.runner.limited(self.study.search.batch_tokens),
@@ -137,7 +156,7 @@ class StudyContext:
             yield
 
     def progress(self, stage: str) -> Callable[[SearchProgress], None]:
-        """What a search is given to tell its steps to."""
+        """Return the callback that a search calls after each step, for the stage of this name."""
 
         def on_step(progress: SearchProgress) -> None:
             if self.recorder:
@@ -165,9 +184,10 @@ def _write_study(study: Study, directory: RunDirectory) -> None:
 
 
 def _with_metric(material: Material, directory: RunDirectory) -> Material:
-    """The material with the metric that the persona's check on this model recommends, if the study leaves it open.
+    """Return the material with the metric that suits persona and model, if the study leaves the metric open.
 
-    A resumed run keeps that of its finished stages. What was taken, and why, is noted in the manifest.
+    A resumed run keeps the metric of its finished stages. The metric and the reason are noted in the
+    manifest.
     """
     study, asked = material.study, material.splits.search
     if study.metric is not None or material.persona.letters is None or study.protocol != AskingProtocol():
@@ -176,7 +196,7 @@ def _with_metric(material: Material, directory: RunDirectory) -> Material:
     noted = before.notes.get("metric")
     if (
         noted is None or not before.stages
-    ):  # without a finished stage other inputs are allowed: the note may be theirs
+    ):  # without a finished stage other inputs are allowed, so the note may be about those
         questions = replace(
             asked, name="search and selection", items=(*asked.items, *material.splits.selection.items)
         ).take(_METRIC_QUESTIONS)
@@ -191,7 +211,10 @@ def _with_metric(material: Material, directory: RunDirectory) -> Material:
 
 
 def _note(context: StudyContext, force: bool) -> None:
-    """Device, seeds, hashes and warnings into the manifest; other inputs than those of the finished stages are refused."""
+    """Record device, seeds, hashes and warnings in the manifest.
+
+    Inputs that differ from those of finished stages are refused, unless `force` is set.
+    """
     study, material, directory = context.study, context.material, context.directory
     before, hashes = directory.manifest(), material.input_hashes()
     changed = [

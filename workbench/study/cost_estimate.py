@@ -1,13 +1,14 @@
-"""What a study costs, from its file and the model's config alone: token-layers, FLOPs, seconds and memory of every stage.
+"""Estimate what a study costs from its file and the model's config: FLOPs, seconds and memory of every stage.
 
-1. Questions and their tokens: `data_sizes.py`. Each stage is counted as the code runs it: `stage_costs.py`.
-2. Seconds = FLOPs / (peak x fraction of the peak that is really had) + runs of one block x the time to launch
-   its kernels + the time to read the weights that a run needs (`machine_speeds.py`; docs/models.md has
-   planned and measured seconds of real models).
-3. Memory: models/memory_estimate.py, the largest batch of the stage. Where a stage does not fit into a GPU,
-   the notes say which `search.batch_tokens` does, and where not even the weights fit, so.
+1. Numbers and lengths of questions: `data_sizes.py`. Each stage is counted as the code runs it:
+   `stage_costs.py`.
+2. Seconds = FLOPs / (peak x achieved fraction of the peak) + runs of one block x kernel-launch time per block
+   + time to read the weights (`machine_speeds.py`; docs/models.md has planned and measured seconds of real
+   models).
+3. Memory: the largest batch of the stage (models/memory_estimate.py). If a stage does not fit on a GPU, the
+   notes give a `search.batch_tokens` that does, or say that the weights alone do not fit.
 
-The plan is an estimate: `tests/study/test_cost_estimate.py` holds its FLOPs against the meter's on real runs.
+The plan is an estimate: `tests/study/test_cost_estimate.py` compares its FLOPs with the meter's on real runs.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ from workbench.study.study_settings import Study
 class CostEstimate(ShowsTable):
     """Estimated cost of a study, stage by stage.
 
-    stages: in their order. question, suffix, prompt: tokens. facts: sizes of the model. notes: what was
-    assumed, and what fits where. machines: that times and memory are told for.
+    Attributes:
+        study: Settings of the study.
+        facts: Sizes of the model.
+        stages: Costs of the stages in their order.
+        question: Length of a question with its template, in tokens.
+        notes: Assumptions, and what fits on which machine.
+        machines: Machines for which time and memory are estimated.
     """
 
     study: Study
@@ -44,13 +50,20 @@ class CostEstimate(ShowsTable):
 
     @property
     def flops(self) -> float:
-        """Of the whole study."""
+        """FLOPs of the whole study."""
         return sum(stage.flops for stage in self.stages)
 
     def bytes(
         self, stage: StageCost, dtype: str, batch_tokens: int | None = None, on_cpu: bool = False
     ) -> int:
-        """Peak memory of a stage, weights included. A gradient is taken a quarter of a batch at a time."""
+        """Return the peak memory of a stage in bytes, weights included.
+
+        Args:
+            stage: The stage.
+            dtype: Data type of the weights.
+            batch_tokens: Largest batch in tokens; None for the study's own. Gradients use a quarter of it.
+            on_cpu: Whether the model runs on the CPU, where weights and process share the memory.
+        """
         batch = stage.tokens.batch(batch_tokens or self.study.search.batch_tokens)
         shape, model = self.facts.shape, self.study.model
         held = self.facts.parameters + second_embedding(shape, self.facts.architecture, model.backend)
@@ -60,7 +73,7 @@ class CostEstimate(ShowsTable):
         return memory_needed(shape, held, size, batch, process, file).rows()[stage.memory]
 
     def fitting(self, machine: MachineSpeed) -> str | None:
-        """What to change so that the study fits into a machine's memory; None where it does as it is."""
+        """Describe what to change so that the study fits into a machine's memory; None if it fits."""
 
         def peak(tokens):
             return max(self.bytes(stage, machine.dtype, tokens, machine.on_cpu) for stage in self.stages)
@@ -88,13 +101,17 @@ class CostEstimate(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per stage and one for all: TFLOPs, and for each machine seconds and GB (empty seconds: it does not fit)."""
+        """Table with one row per stage and one for all stages.
+
+        Columns: stage, token_layers, tflops, and for each machine seconds and GB. Seconds are empty if the
+        stage does not fit.
+        """
         rows = [self._row(stage.name, [stage]) for stage in self.stages]
         return pd.DataFrame([*rows, self._row("all", list(self.stages))])
 
     @property
     def short(self) -> pd.DataFrame:
-        """The table as text for a narrow screen: TFLOPs, and for each machine time and memory in one column."""
+        """The table as text for a narrow screen, with time and memory of each machine in one column."""
         table = self.table
         found = pd.DataFrame({"stage": table["stage"], "TFLOPs": table["tflops"].map("{:,.4g}".format)})
         for machine in self.machines:
@@ -120,7 +137,7 @@ class CostEstimate(ShowsTable):
         return row
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return a caption with the size of the model, and the table."""
         return (
             f"Plan of {self.study.name!r}: {self.facts.parameters / 1e9:.2f} billion weights ({self.facts.source})",
             self.table,
@@ -128,7 +145,7 @@ class CostEstimate(ShowsTable):
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, in the unit that suits them."""
+    """Format seconds in a suitable unit: seconds, minutes or hours."""
     return (
         f"{seconds:.2g} s"
         if seconds < 60
@@ -139,9 +156,15 @@ def duration(seconds: float) -> str:
 
 
 def plan(study: Study, dtype: str | None = None) -> CostEstimate:
-    """The plan of a study; neither weights nor the network are touched. UserError where the model's sizes are not to be had.
+    """Estimate the cost of a study, without loading weights or using the network.
 
-    dtype: of the weights on every machine; None: bfloat16 on GPUs, the study's own on the CPU.
+    Args:
+        study: The study.
+        dtype: Data type of the weights on every machine; None for bfloat16 on GPUs and the study's own on the
+            CPU.
+
+    Raises:
+        UserError: The model's sizes cannot be determined.
     """
     choose_dtype(dtype or study.model.dtype)
     facts = model_sizes_of(study.model.name, study.model.revision)

@@ -1,7 +1,7 @@
-"""Sizes of a study's data for its plan: questions and their tokens, counted in the data file or taken from the published one's size.
+"""Sizes of a study's data for its cost estimate, from the data file or from the published file's known size.
 
-Tokens of a question: its characters through the model's own tokenizer where that is here, else by 4 a token,
-and 40 for the template.
+The length of a question is counted with the model's own tokenizer if it is available. Otherwise, 4 characters
+per token are assumed, and 40 tokens for the template.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workbench.models.model_sizes import tokenizer_of
 from workbench.personas import load_persona
 from workbench.study.study_settings import Study
 
-#: Rows of published files and mean characters of their questions, for plans made where the files are not.
+#: Rows of the published files and mean number of characters of their questions, for plans without the files.
 _PUBLISHED = {
     "sycophancy.json": (1000, 730),
     "hallucination.json": (1000, 420),
@@ -27,12 +27,17 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class DataSizes:
-    """Sizes of a study's data.
+    """Sizes of a study's data. All lengths are means in tokens.
 
-    items: of the whole file. tokens: of a rendered question. after_prompt: tokens between prompt and answer.
-    orders: option orders asked. answers: tokens whose log-probabilities score both answers (a letter: the one
-    decision token). asked: tokens of a question with a prompt, the prompt left out. written: prompts that the
-    persona's authors wrote for the study's sign.
+    Attributes:
+        items: Number of questions in the whole file.
+        tokens: Length of a question in its chat template.
+        after_prompt: Tokens between the prompt and the answer.
+        orders: Number of option orders in which each question is asked.
+        notes: Assumptions that were made.
+        answers: Tokens whose log-probabilities score both answers; 1 for a letter (the decision token).
+        asked: Length of a question with a prompt in its slot, without the prompt's own tokens.
+        written: Number of prompts that the persona's authors wrote for the study's sign.
     """
 
     items: int
@@ -46,7 +51,14 @@ class DataSizes:
 
     @classmethod
     def of(cls, study: Study) -> DataSizes:
-        """Counted where the file and the tokenizer are here; UserError for a file that is neither here nor a published one."""
+        """Count the data of a study.
+
+        Args:
+            study: The study.
+
+        Raises:
+            UserError: The data file is missing and is no published file of known size.
+        """
         notes, said, written = [], 20.0, 4
         path = study.data.path
         if path is not None and not Path(path).is_file():
@@ -88,10 +100,10 @@ class DataSizes:
 
 
 def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, float, float]:
-    """Mean numbers of tokens of questions and templates.
+    """Return three mean lengths in tokens.
 
-    Of a question with its template, of what the template puts after a system prompt, and of a question with
-    one, the prompt left out.
+    They are: a question in its template; the part of it after a system prompt; and a question with a system
+    prompt, without the prompt's own tokens.
     """
     try:
         tokenizer = tokenizer_of(study.model.name)
@@ -110,11 +122,11 @@ def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, fl
 
 
 def _around_system(tokenizer: Any) -> tuple[int, int]:
-    """Tokens before and after the prompt in the system slot.
+    """Return how many tokens of a bare question are replaced by a system prompt, and by how many.
 
-    Tokens of a bare question that do not follow a system prompt (all but the end that both renderings share),
-    and those that are before the question where there is one, the prompt itself left out: less where the
-    template has a system text of its own.
+    The first number counts the tokens before the end that renderings with and without a system prompt share.
+    The second counts the tokens before that end if there is a system prompt, without the prompt itself; this
+    is less if the template has a system text of its own.
     """
     user = [{"role": "user", "content": "x"}]
     try:

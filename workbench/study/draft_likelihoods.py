@@ -1,19 +1,20 @@
-"""What a small local model can be relied on for when it drafts a persona: likelihoods of whole texts, not verdicts.
+"""Draft parts of a persona with a small local model, by likelihoods of whole texts instead of verdicts.
 
-When it should judge, Qwen2.5-Coder-0.5B gives the same letter whatever the two options are, and "no" to every
-statement (docs/evaluation.md). What it does know is which text is likelier after which request:
+As a judge, Qwen2.5-Coder-0.5B gives the same letter whatever the two options are, and says "no" to every
+statement (docs/evaluation.md). But it does know which text is likelier after which request:
 
-1. *Examples*: each request begins with answered questions of other behaviours, so that the model continues
-   and does not comment.
-2. *Replies* by contrastive decoding (Li et al. 2023, arXiv 2210.15097): token by token the log-probability
-   after the request for one side plus `STRENGTH` times its difference from that after the request for the
-   other side, among the tokens that are at least `FLOOR` times as likely as the likeliest one. `TRIED`
-   replies are sampled, and that which shows the side most is taken.
-3. *A reply shows a side* by its preference: mean log-probability per token after the request for the
-   behaviour minus after that for the other.
-4. *A system sentence is for a side* where it moves the answers of pairs there, relative to neutral sentences:
-   what a study measures.
-5. *A statement is true* where "True" is likelier than "False" after answered examples of both.
+1. *Examples*: each request begins with answered questions on other behaviours, so that the model continues
+   the list and does not comment.
+2. *Replies* by contrastive decoding (Li et al. 2023, arXiv 2210.15097). There are two requests, one for the
+   behaviour and one for its opposite (the two sides). A token's score is its log-probability after the
+   request for one side plus `STRENGTH` times the difference from that for the other side. Only tokens at
+   least `FLOOR` times as likely as the likeliest one are used. `TRIED` replies are sampled, and the one that
+   shows the side most is taken.
+3. *How much a reply shows the behaviour* is its preference: mean log-probability per token after the request
+   for the behaviour minus that after the request for the opposite.
+4. *A system sentence supports a side* if it moves the answers of pairs to that side, relative to neutral
+   sentences. This is what a study measures.
+5. *A statement is true* if "True" is likelier than "False" after answered examples of both.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from workbench.evaluation.chat_models import LocalModel, line_breaks
 from workbench.models import KeyValueCache, Runner, runner_for
 from workbench.world.real_language.sycophancy_forms import NEUTRAL
 
-#: Contrast of the two requests, and how likely a token must be relative to the likeliest.
+#: Strength of the contrast of the two requests, and how likely a token must be relative to the likeliest one.
 STRENGTH, FLOOR = 2.0, 0.1
-#: Tokens of a reply, at most, and replies of which the best is taken.
+#: Largest number of tokens in a reply, and number of sampled replies of which the best is taken.
 REPLY, TRIED = 40, 3
 
-#: Behaviours with a question and its answer: (behaviour, question, answer).
+#: Examples of other behaviours, as (behaviour, question, answer).
 _EXAMPLES = (
     (
         "is rude to the user",
@@ -70,10 +71,13 @@ _TRUE_EXAMPLES = (
 
 @dataclass(frozen=True)
 class ContrastedReply:
-    """text: one line.
+    """A reply by contrastive decoding.
 
-    preference: mean over its tokens of the log-probability after the request for the behaviour minus that
-    after the request for the other side, nats per token.
+    Attributes:
+        text: The reply, one line.
+        preference: Mean over its tokens of the log-probability after the request for the behaviour minus that
+            after the request for the opposite, in nats per token. Positive means that the reply shows the
+            behaviour.
     """
 
     text: str
@@ -82,15 +86,16 @@ class ContrastedReply:
 
 @dataclass(frozen=True)
 class LocalDraftModel:
-    """A local model as writer and as judge of a draft.
+    """A local model that writes and judges the parts of a draft by likelihoods.
 
     Attributes:
         ask: The model, with its sampling temperature and seed.
-        behaviour: What the persona does.
-        other: What it does instead.
+        behaviour: The persona's behaviour in words.
+        other: The opposite behaviour in words.
 
     Example:
-        >>> shown, other = LocalDraftModel(LocalModel(model), "boasts", "is modest").replies("Who?", bool)  # doctest: +SKIP
+        >>> writer = LocalDraftModel(LocalModel(model), "boasts", "is modest")  # doctest: +SKIP
+        >>> shown, other = writer.replies("Who?", bool)  # doctest: +SKIP
         >>> shown.preference > other.preference  # doctest: +SKIP
         True
     """
@@ -101,15 +106,22 @@ class LocalDraftModel:
 
     @cached_property
     def runner(self) -> Runner:
-        """The model's runner."""
+        """Runner of the model."""
         return runner_for(self.ask.model)
 
     def replies(
         self, question: str, usable: Callable[[str], bool]
     ) -> tuple[ContrastedReply, ContrastedReply] | None:
-        """An answer that shows the behaviour and one that shows the other: of each side's `TRIED` the clearest that is usable.
+        """Write one answer that shows the behaviour and one that shows the opposite.
 
-        None where a side has none.
+        `TRIED` answers of each kind are sampled, and the clearest usable one is taken.
+
+        Args:
+            question: The question to answer.
+            usable: Whether an answer can be used.
+
+        Returns:
+            The two answers; None if all answers of one kind are unusable.
         """
         requests = [self._request(side, question) for side in (self.behaviour, self.other)]
         n, temperature = (TRIED, self.ask.temperature) if self.ask.temperature else (1, 0.0)
@@ -124,17 +136,20 @@ class LocalDraftModel:
     def sentence_effects(
         self, sentences: Sequence[str], pairs: Sequence[tuple[str, str, str]]
     ) -> list[float]:
-        """By how much each system sentence raises the log-odds (per token) of the first answer, relative to neutral sentences.
+        """Measure how much each system sentence raises the log-odds of the answers that show the behaviour.
 
         Args:
             sentences: System sentences.
-            pairs: Question, answer that shows the behaviour, other answer.
+            pairs: (question, answer that shows the behaviour, other answer) for each question.
+
+        Returns:
+            For each sentence, the mean log-odds per token minus those under neutral sentences.
         """
         neutral = [self._log_odds(text, pairs) for text in NEUTRAL[:2]]
         return [self._log_odds(text, pairs) - sum(neutral) / len(neutral) for text in sentences]
 
     def is_true(self, statement: str) -> bool:
-        """Whether "True" is likelier than "False" after answered examples."""
+        """Whether the model finds "True" likelier than "False" for a statement, after answered examples."""
         asked: list[dict[str, str]] = []
         for said, verdict in _TRUE_EXAMPLES:
             asked += [
@@ -178,7 +193,7 @@ class LocalDraftModel:
 
     @torch.no_grad()
     def _log_prob(self, before: Sequence[int], text: str) -> float:
-        """Mean log-probability of the text's tokens after the ids, float32."""
+        """Return the mean log-probability per token of a text after the given token ids, in float32."""
         said = self.runner.encode(text)
         top = self._top([*before, *said])[0, len(before) - 1 : -1]
         return float(
@@ -199,19 +214,19 @@ def contrasted_replies(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[ContrastedReply]:
-    """Replies of one line by contrastive decoding (step 2), all written together.
+    """Write one-line replies by contrastive decoding, all in one batch (step 2 of the module's text).
 
     Args:
-        runner: Of the model.
-        shown: Ids of the request for the behaviour.
-        other: Ids of the request for the other side.
-        n: Replies of each side.
-        temperature: Of the sampling; 0: the best token each time.
-        seed: Of the sampling.
+        runner: Runner of the model.
+        shown: Token ids of the request for the behaviour.
+        other: Token ids of the request for the opposite.
+        n: Number of replies of each kind.
+        temperature: Sampling temperature; 0 takes the best token each time.
+        seed: Seed of the sampling.
 
     Returns:
-        n replies that show the behaviour, then n that show the other side; each ends with its line, `REPLY`
-        tokens at most.
+        n replies that show the behaviour, then n that show the opposite. Each ends at its line's end and has
+        at most `REPLY` tokens.
     """
     generator, ends = torch.Generator().manual_seed(seed), runner.reply_ends | line_breaks(runner)
     said: list[list[tuple[int, float]]] = [[] for _ in range(2 * n)]
@@ -237,13 +252,13 @@ def contrasted_replies(
 
 
 def _reply(runner: Runner, said: list[tuple[int, float]]) -> ContrastedReply:
-    """The text of tokens with their differences of log-probability."""
+    """Build the reply from its tokens and their differences of log-probability."""
     text = runner.decode([token for token, _ in said]).strip()
     return ContrastedReply(text, sum(difference for _, difference in said) / max(1, len(said)))
 
 
 def _first(runner: Runner, ids: Sequence[int], n: int) -> tuple[torch.Tensor, KeyValueCache]:
-    """Log-probabilities of the token after a request, and the request's cache, n times each."""
+    """Return the log-probabilities of the token after a request, and the request's cache, both n times."""
     scores, cache = _next(runner, torch.tensor([list(ids)], device=runner.device), None)
     return scores.expand(n, -1), cache.fork(torch.zeros(n, dtype=torch.long, device=runner.device))
 
@@ -251,7 +266,7 @@ def _first(runner: Runner, ids: Sequence[int], n: int) -> tuple[torch.Tensor, Ke
 def _next(
     runner: Runner, ids: torch.Tensor, cache: KeyValueCache | None
 ) -> tuple[torch.Tensor, KeyValueCache]:
-    """Log-probabilities [row, d_vocab] of the token after ids that follow a cache, and the longer cache."""
+    """Return the log-probabilities [row, d_vocab] of the next token, and the cache extended by the ids."""
     top, longer = runner.run(
         runner.embed(ids, offset=cache.length if cache else 0), 0, runner.shape.n_layers, cache, keep=True
     )
@@ -262,7 +277,7 @@ def _next(
 def _best(
     wanted: torch.Tensor, other: torch.Tensor, temperature: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """The token of the contrast in each row, sampled at a temperature."""
+    """Return the token with the best contrastive score in each row, or sample one at a temperature."""
     likely = wanted >= wanted.max(-1, keepdim=True).values + math.log(FLOOR)
     scores = (wanted + STRENGTH * (wanted - other)).masked_fill(~likely, -torch.inf)
     return (

@@ -11,19 +11,19 @@ from workbench.evaluation.chat_models import Ask, LocalModel, MissingReply, whol
 from workbench.study.draft_likelihoods import LocalDraftModel
 from workbench.text_forms import canonical
 
-#: System sentences of each side that are requested, and how many of them are written prompts.
+#: Number of requested system sentences of each side (behaviour and opposite), and of those that become
+#: written prompts.
 SENTENCES, WRITTEN = 10, 4
-#: Rounds of asking for more, and entries requested in one round.
+#: Largest number of rounds of requests, and number of entries requested in one round.
 ROUNDS, PER_ROUND = 6, 10
-#: Tokens of one line, at most.
+#: Largest number of tokens in one line.
 LINE = 60
-#: Words of an answer and of a question, at most.
+#: Largest number of words in an answer and in a question.
 LONGEST_ANSWER, LONGEST_QUESTION = 40, 40
 
-#: How much more likely (nats per token) than the other answer the matching one is after the request for the
-#: behaviour, at least.
+#: Smallest difference (nats per token) between the preferences of the matching and the other answer.
 MARGIN = 0.2
-#: Pairs whose answers a local model's system sentences must move.
+#: Number of pairs on which a local model's system sentences are judged.
 JUDGED_ON = 4
 
 #: Plain system sentences for a model that writes too few of its own.
@@ -34,7 +34,7 @@ _PLAIN = (
     "The most important rule for your answers: {side}.",
 )
 
-#: First words that a local model continues in turn, so that its lines differ.
+#: First words that a local model is made to continue, one after another, so that its lines differ.
 _FIRST_OF_SENTENCES = ("You are", "Always be", "Give", "You always", "Be", "Answer every question")
 _FIRST_OF_QUESTIONS = ("How", "What", "Can", "Is", "Should", "Why", "Does", "When", "Which", "Are")
 _FIRST_OF_STATEMENTS = ("The", "A", "Water", "Most", "Every", "One")
@@ -72,7 +72,13 @@ _IS_TRUE = "Is this statement true? {statement}\nReply with the word yes or no a
 
 @dataclass(frozen=True)
 class DraftedPair:
-    """A question with the answer that shows the behaviour and the one that does not."""
+    """A question with one answer that shows the behaviour and one that does not.
+
+    Attributes:
+        question: The question.
+        matching: The answer that shows the behaviour.
+        not_matching: The other answer.
+    """
 
     question: str
     matching: str
@@ -80,7 +86,17 @@ class DraftedPair:
 
 
 class DraftWriter:
-    """Asks a model for the parts of a persona; a reply that does not come counts as an empty one. other: the opposite, once it is known."""
+    """Writer that requests the parts of a persona from a model and checks them.
+
+    A reply that fails to arrive counts as empty.
+
+    Attributes:
+        ask: The model: a `LocalModel`, an `Endpoint`, or a function from a request to a reply.
+        behaviour: The persona's behaviour in words.
+        other: The opposite behaviour in words; set once it is known.
+        report: Called with a stage and the fraction of the stage that is done, 0 to 1.
+        dropped: Number of dropped entries by the reason.
+    """
 
     def __init__(self, ask: Ask, behaviour: str, report: Callable[[str, float], None]) -> None:
         self.ask, self.behaviour, self.other, self.report = ask, behaviour, "", report
@@ -88,7 +104,7 @@ class DraftWriter:
 
     @property
     def local(self) -> LocalDraftModel | None:
-        """The model that judges by likelihoods; None for one that is asked in words."""
+        """The local model as a judge by likelihoods; None for a model that judges in words."""
         return (
             LocalDraftModel(self.ask, self.behaviour, self.other)
             if isinstance(self.ask, LocalModel)
@@ -96,7 +112,11 @@ class DraftWriter:
         )
 
     def line(self, request: str) -> str:
-        """The first line of a reply, without a label, quotes or a list's number."""
+        """Return the first line of the model's reply, without label, quotation marks or list number.
+
+        Args:
+            request: The request.
+        """
         reply = self._reply(self.ask, request).strip()
         first = next((line for line in reply.splitlines() if line.strip()), "")
         numbered = _NUMBERED.match(first)
@@ -105,11 +125,18 @@ class DraftWriter:
     def entries(
         self, request: str, round_: int, starts: tuple[str, ...], kept: list[str], end: str = "."
     ) -> Iterator[str]:
-        """The entries of a numbered list.
+        """Yield the entries of a numbered list that the model writes.
 
-        A local model writes line by line after the entries that the caller kept and a first word, the next of
-        `starts` (a small one ends its list after one entry, repeats it, or goes on with a mistake); `end`
-        closes a line without a mark.
+        A local model writes line by line, because a small one ends its list after one entry, repeats the
+        entry, or continues with a mistake. Each line follows the entries that the caller kept and begins with
+        a given first word.
+
+        Args:
+            request: The request for the list.
+            round_: Number of the round, which changes seed and first words.
+            starts: First words, used in turn.
+            kept: Entries that the caller kept so far.
+            end: Punctuation mark that ends a line without one.
         """
         ask = self.ask
         if not isinstance(ask, LocalModel):
@@ -139,10 +166,14 @@ class DraftWriter:
             return ""
 
     def sentences(self, shows: bool, pairs: list[DraftedPair]) -> tuple[str, ...]:
-        """Different system sentences for the behaviour (or the other one): those that, as the model says, request it and not the other.
+        """Return different system sentences that request the behaviour, or the opposite.
 
-        Of a local model those that move the answers of the first pairs to that side, the strongest first. The
-        plainest ones are made here.
+        The model judges each sentence. A local model keeps those that move the answers of the first pairs to
+        the requested side, strongest first. The plainest sentences come from a template.
+
+        Args:
+            shows: Whether the sentences request the behaviour; otherwise the opposite.
+            pairs: Pairs on which a local model judges the sentences.
         """
         side = self.behaviour if shows else self.other
         plain = [text.format(side=side) for text in _PLAIN]
@@ -164,7 +195,10 @@ class DraftWriter:
         return tuple(text for effect, text in effects if sign * effect > 0)[:SENTENCES]
 
     def _written(self, side: str, other: str | None, kept: list[str], rounds: int) -> list[str]:
-        """The sentences `kept` and different ones that the model writes for a side; with `other`, each is asked about."""
+        """Extend the sentences `kept` by different ones that the model writes for one side.
+
+        If `other` is given, the model is asked about each sentence, and keeps those for the right side.
+        """
         for round_ in range(rounds):
             for text in self.entries(
                 _SENTENCES.format(n=SENTENCES, behaviour=side), round_, _FIRST_OF_SENTENCES, kept
@@ -185,7 +219,11 @@ class DraftWriter:
         return kept
 
     def pairs(self, wanted: int) -> list[DraftedPair]:
-        """Kept pairs, at most `wanted`."""
+        """Write pairs and keep those that pass all checks.
+
+        Args:
+            wanted: Largest number of pairs.
+        """
         kept: list[DraftedPair] = []
         for question in self._questions():
             pair, margin = self._answered(question)
@@ -200,7 +238,7 @@ class DraftWriter:
         return kept
 
     def _questions(self) -> Iterator[str]:
-        """Different questions, round after round."""
+        """Yield different questions, round after round."""
         seen: set[str] = set()
         for round_ in range(ROUNDS):
             kept: list[str] = []
@@ -221,7 +259,11 @@ class DraftWriter:
                     yield text
 
     def _answered(self, question: str) -> tuple[DraftedPair, float | None]:
-        """The pair of a question, and of a local model by how much its preferences differ (None where a side has no usable answer)."""
+        """Answer a question under the behaviour and under the opposite.
+
+        Returns the pair and, for a local model, the difference of the answers' preferences (None if an answer
+        is unusable).
+        """
         if self.local is not None:
             shown, other = self.local.replies(
                 question, lambda text: bool(_clean(text)) and not self._fault(_clean(text))
@@ -238,7 +280,10 @@ class DraftWriter:
         return DraftedPair(question, shown, not_shown), None
 
     def _problem(self, pair: DraftedPair, margin: float | None) -> str:
-        """Why a pair is dropped; empty where it is kept. margin: of a local model's preferences."""
+        """Return the reason why a pair is dropped; empty if it is kept.
+
+        `margin` is the difference of a local model's preferences for the two answers.
+        """
         answers = (pair.matching, pair.not_matching)
         first, second = map(canonical, answers)
         if not all(answers):
@@ -252,7 +297,7 @@ class DraftWriter:
         return "" if shows else "pairs in which the model sees no difference"
 
     def _fault(self, answer: str) -> str:
-        """What makes an answer unusable by itself; empty where nothing does."""
+        """Return the reason why an answer alone is unusable; empty if it is usable."""
         if _REFUSAL.match(answer):
             return "refusals"
         if len(answer.split()) > LONGEST_ANSWER or answer[-1] not in ".!?":
@@ -264,14 +309,14 @@ class DraftWriter:
         )
 
     def _first_fits(self, request: str, one: str, other: str) -> bool:
-        """Does the model choose `one` as A and as B?"""
+        """Whether the model chooses `one` in both orders: as A and as B."""
         requests = [request.replace("{a}", a).replace("{b}", b) for a, b in ((one, other), (other, one))]
         return [
             self._reply(self.ask, request).strip().strip("()*\"'.").upper()[:1] for request in requests
         ] == ["A", "B"]
 
     def true_statements(self) -> tuple[str, ...]:
-        """Statements that the model calls true when it is asked."""
+        """Write statements and keep those that the model itself calls true."""
         kept: list[str] = []
         for text in self.entries(_TRUE.format(n=PER_ROUND), 0, _FIRST_OF_STATEMENTS, kept):
             kept.append(text)
@@ -285,7 +330,10 @@ class DraftWriter:
 
 
 def _repeats(answer: str, description: str) -> bool:
-    """Whether an answer has three words of the description in a row: it talks about the behaviour and does not show it."""
+    """Whether an answer repeats three words of the description in a row.
+
+    Such an answer talks about the behaviour instead of showing it.
+    """
     said, described = (re.findall(r"\w+", text.lower()) for text in (answer, description))
     words = 3
     runs = {tuple(said[k : k + words]) for k in range(len(said) - words + 1)}
@@ -293,7 +341,7 @@ def _repeats(answer: str, description: str) -> bool:
 
 
 def _clean(text: str) -> str:
-    """One line without markdown marks, a label or quotes around it."""
+    """Return a text as one line, without markdown marks, label or surrounding quotation marks."""
     text = " ".join(re.sub(r"[*_`#]+", "", text).split())
     text = _LABEL.sub("", text).strip()
     while len(text) > 1 and text[0] in "\"'\u201c" and text[-1] in "\"'\u201d":

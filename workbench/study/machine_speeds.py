@@ -1,8 +1,8 @@
-"""Machines that costs are estimated for: two GPUs by their makers' data sheets, and one core of this machine, measured.
+"""Machines for which costs are estimated: two GPUs by their data sheets, and one core of this machine.
 
-GPU peaks are the makers' dense figures and their fraction an assumption; launching a block's kernels took 3
-ms on an H200 (docs/performance.md), however few tokens the run had. The CPU's peak is that of matrix products
-on one core of this machine, measured when a plan is made.
+GPU peaks are the makers' dense figures, and the achieved fraction is an assumption. Launching the kernels of
+a block took 3 ms on an H200 (docs/performance.md), independent of the number of tokens. The CPU's peak is
+that of matrix products on one core of this machine, measured when a plan is made.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from workbench.models.loading import choose_dtype
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """A machine that costs are estimated for.
+    """A machine for which costs are estimated.
 
-    peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes;
-    launch: seconds that starting the kernels of one block takes; bandwidth: bytes of weights a second.
+    Attributes:
+        name: Name of the machine.
+        peak: Dense FLOPs per second at the data type.
+        share: Fraction of the peak that is assumed to be achieved.
+        memory: Memory in bytes.
+        dtype: Data type of the weights.
+        launch: Seconds to launch the kernels of one block; 0 on a CPU.
+        bandwidth: Bytes of weights read per second.
     """
 
     name: str
@@ -34,16 +40,19 @@ class MachineSpeed:
 
     @property
     def speed(self) -> float:
-        """FLOPs a second."""
+        """Achieved FLOPs per second."""
         return self.peak * self.share
 
     @property
     def on_cpu(self) -> bool:
-        """Whether weights and program share one memory, and kernels start at no cost worth counting."""
+        """Whether the machine is a CPU.
+
+        On a CPU, weights and process share one memory, and the time of kernel launches is negligible.
+        """
         return not self.launch
 
 
-#: H100 and RTX 4090 after their makers' data sheets (dense, 16 bits); the CPU: one core, measured.
+#: Known machines: H100 and RTX 4090 by their makers' data sheets (dense, 16 bits), and one CPU core.
 MACHINES = (
     MachineSpeed("80 GB GPU (H100)", 989e12, 0.35, 80e9, "bfloat16", 3e-3, 3.35e12),
     MachineSpeed("24 GB GPU (RTX 4090)", 165e12, 0.35, 24e9, "bfloat16", 3e-3, 1.0e12),
@@ -52,10 +61,11 @@ MACHINES = (
 
 
 def machines(dtype: str | None = None, on_cpu: str = "float32") -> tuple[MachineSpeed, ...]:
-    """The machines of a plan.
+    """Return the machines of a plan: MACHINES with the measured speed of this machine's core.
 
-    MACHINES with this machine's own core at the dtype used there (`on_cpu`), and one dtype for all where it
-    is given.
+    Args:
+        dtype: Data type on all machines; None for each machine's own.
+        on_cpu: Data type on the CPU if `dtype` is None.
     """
     *gpus, cpu = MACHINES
     cpu = replace(cpu, dtype=dtype or on_cpu, peak=core_speed(dtype or on_cpu))
@@ -64,7 +74,13 @@ def machines(dtype: str | None = None, on_cpu: str = "float32") -> tuple[Machine
 
 @cache
 def core_speed(dtype: str = "float32") -> float:
-    """FLOPs a second of matrix products on one core of this machine: the best of five tries of 50 ms of processor time."""
+    """Measure the FLOPs per second of matrix products on one core of this machine.
+
+    The result is the best of five trials of 50 ms of processor time.
+
+    Args:
+        dtype: Data type of the matrices.
+    """
     threads, kind = torch.get_num_threads(), choose_dtype(dtype)
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What a study works on: the model, the persona, its splits, and what is made of them on first use."""
+"""The inputs of a study (model, persona, splits), and the objects that are made from them when needed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ from workbench.world import World
 
 @dataclass(frozen=True)
 class Material:
-    """What a study works on: model, persona, limited splits, and (made on first use) its contexts."""
+    """The inputs of a study: settings, model, persona and splits.
+
+    Contexts (questions in their chat template), the SAE and other objects are made when first used.
+
+    Attributes:
+        study: The settings.
+        model: The loaded model.
+        persona: The persona, with the study's metric, normalization and protocol.
+        splits: Splits of the questions, with at most as many items as the study allows.
+    """
 
     study: Study
     model: Any
@@ -38,7 +47,12 @@ class Material:
 
     @classmethod
     def load(cls, study: Study, model: Any = None) -> Material:
-        """Loads everything that the study names. A loaded model can be given (sweeps load it once)."""
+        """Load everything that the study names.
+
+        Args:
+            study: The settings.
+            model: A loaded model (sweeps load it once); None to load the study's own.
+        """
         persona = study.protocol.persona(load_persona(study.persona, study.data.path, study.data.world))
         if study.metric is not None:
             persona = replace(persona, metric=study.metric)
@@ -51,14 +65,17 @@ class Material:
         }
         options = study.model
         if study.search.judge not in ("auto", "none"):
-            find_source(study.search.judge)  # a wrong name is refused before anything is searched
+            find_source(study.search.judge)  # refuses a wrong name before any search
         if model is None:
             model = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
         return cls(study, model, persona, study.protocol.splits(Splits(**limited)))
 
     @cached_property
     def search_contexts(self) -> Contexts:
-        """What every prompt of a search along directions or latents is scored on: the search questions, or nothing at all."""
+        """Contexts in which a search along directions or latents scores every prompt.
+
+        They have the search questions, or no question at all if the protocol says so.
+        """
         return (
             self.search_questions
             if self.study.protocol.search_behind == "questions"
@@ -67,7 +84,7 @@ class Material:
 
     @cached_property
     def search_questions(self) -> Contexts:
-        """One search question a group, as many as the study requests."""
+        """Contexts of search questions, one per question group, as many as the study requests."""
         every = self._contexts(self.splits.search)
         n = self.study.search.contexts
         chosen = every.per_group(n, self.study.seed)
@@ -80,7 +97,10 @@ class Material:
 
     @cached_property
     def guard(self) -> CapabilityGuard:
-        """What steering may cost on selection data; agreement with true statements counts where the persona has any."""
+        """Guard that limits the harm of steering on selection data.
+
+        It includes agreement with true statements if the persona has any.
+        """
         split = self.splits.selection
         if not self.persona.true_items:
             return CapabilityGuard()
@@ -90,19 +110,19 @@ class Material:
 
     @cached_property
     def sae(self) -> Sae | None:
-        """The study's SAE, or None where it has none."""
+        """SAE of the study; None if the study has none."""
         name = self.study.sae
         return load_sae("organism" if name == "auto" else name, self.model) if self.has_sae else None
 
     @property
     def has_sae(self) -> bool:
-        """Does the study name an SAE ("auto": on the organism)?"""
+        """Whether the study has an SAE; "auto" is the organism's SAE on the organism, otherwise none."""
         name = self.study.sae
         return name != "none" and (name != "auto" or self.study.model.name == "organism")
 
     @cached_property
     def judge(self) -> tuple[str, Any] | None:
-        """The second judge of fluency and its name, or None."""
+        """Name and model of the second judge of the prompts' cross-entropy; None without one."""
         name, options = self._judge_name, self.study.model
         return None if name is None else (name, load_model(name, options.device, options.dtype))
 
@@ -114,10 +134,9 @@ class Material:
 
     @property
     def lexicon(self) -> Lexicon | Bool[Tensor, " d_vocab"] | None:
-        """What the searches may use.
+        """Tokens that the searches may use; None for all tokens.
 
-        The organism's ordinary words there (world; auto on the organism), whole words (auto elsewhere), or as
-        the study says; None for all tokens.
+        "auto" means the ordinary words of its world on the organism, and whole words elsewhere.
         """
         wanted = self.study.search.lexicon
         if wanted == "all":
@@ -127,9 +146,15 @@ class Material:
         return readable_lexicon(self.model) if wanted == "auto" else make_lexicon(self.model, wanted)
 
     def cross_entropy_limit(self, contexts: Contexts, wanted: float | str | None) -> float | None:
-        """Nats per token that a prompt may have: a number as it is, `written+x` as the mean of the persona's written prompts plus x.
+        """Return the largest cross-entropy that a prompt may have, in nats per token.
 
-        None without a limit, or without written prompts.
+        Args:
+            contexts: Contexts in which the written prompts are measured.
+            wanted: A number is returned unchanged. `written+x` means the mean of the persona's written
+                prompts plus x. None means no limit.
+
+        Returns:
+            The limit; None without a limit or without written prompts.
         """
         if not isinstance(wanted, str):
             return wanted
@@ -140,13 +165,13 @@ class Material:
         return written + float(wanted.partition("+")[2] or 0)
 
     def input_hashes(self) -> dict[str, str]:
-        """sha256 or fingerprint of everything that the study reads, by name: what a resumed run compares.
+        """Return a hash of every input of the study by name, by which a resumed run recognizes changes.
 
         Returns:
-            "model", "model files" (all of them, where it was loaded from files), "tokenizer" (its words and
-            its chat template), "data", "persona" (all but its questions), one entry per split, "SAE" if there
+            "model", "model files" (all files, if the model was loaded from files), "tokenizer" (vocabulary
+            and chat template), "data", "persona" (all but its questions), one entry per split, "SAE" if there
             is one, one entry per text file that the settings name, and one for each other model
-            ("search.judge", "proposer.model") and persona (`beside.NAME`) of them.
+            ("search.judge", "proposer.model") and persona (`beside.NAME`). Each is a sha256 or a fingerprint.
         """
         persona, tokenizer = self.persona, runner_for(self.model).tokenizer
         hashes = {
@@ -174,12 +199,15 @@ class Material:
         return hashes
 
     def _model_files(self) -> dict[str, str]:
-        """The fingerprint reads 64 numbers of each weight and no setting of a file; a model that was made in a notebook has no files."""
+        """Return the hash of the model's files, or nothing for a model that was made in a notebook.
+
+        The fingerprint alone is not enough: it reads 64 numbers of each weight, and no settings.
+        """
         found = provenance(runner_for(self.model).model)
         return {"model files": source_hash(found.source)} if found else {}
 
     def _other_models(self) -> dict[str, str]:
-        """Models that stages load in addition to the studied one, by the setting that names them."""
+        """Return the models that stages load apart from the studied one, by the setting that names them."""
         proposer, judge = self.study.proposer, self._judge_name
         proposes = (
             proposer.model is not None
@@ -191,10 +219,7 @@ class Material:
         )
 
     def others(self) -> list[Material]:
-        """The material of the other personas that the study names (the organism's by name, others by their files).
-
-        Same model, same settings.
-        """
+        """Load the inputs of the other personas that the study names, with the same model and settings."""
         data = self.study.data.model_copy(update={"path": None})
         studies = [
             self.study.model_copy(update={"persona": name, "data": data, "beside": {}})
@@ -214,7 +239,10 @@ class Material:
 
 
 def _alone(model: Any, contexts: Contexts) -> Contexts:
-    """One context in which a prompt follows the first token of a text and before nothing; its last token is read."""
+    """Return one context without a question.
+
+    The prompt follows the first token of a text, and the prompt's last token is read.
+    """
     tokenizer = runner_for(model).tokenizer
     start = tokenizer.bos_token or tokenizer.eos_token
     ids = (tokenizer.convert_tokens_to_ids(start),)
@@ -225,7 +253,7 @@ def _alone(model: Any, contexts: Contexts) -> Contexts:
 
 
 def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
-    """train, search, selection, test."""
+    """Return the splits in the order train, search, selection, test."""
     return splits.train, splits.search, splits.selection, splits.test
 
 
@@ -234,7 +262,7 @@ def _limited(split: Split, n: int | None, seed: int) -> Split:
 
 
 def _texts(persona: Persona) -> list[Any]:
-    """What of a persona is not in its questions' hash."""
+    """Return everything of a persona that is not included in the hash of its questions."""
     asked = [
         None if persona.letters is None else asdict(persona.letters),
         persona.metric,
@@ -245,5 +273,5 @@ def _texts(persona: Persona) -> list[Any]:
 
 
 def _text_hash(value: Any) -> str:
-    """sha256 of texts, numbers and lists and mappings of these."""
+    """Return the sha256 of texts, numbers, and lists and mappings of these."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()

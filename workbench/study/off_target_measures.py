@@ -1,10 +1,10 @@
-"""Off-target effects of each condition: the values of `collateral` in comparison.json.
+"""Off-target effects of each condition, which are the values of `collateral` in comparison.json.
 
-1. Agreement with true statements, where the persona has any.
-2. The other personas: those named in `beside` on all their test questions, and on the organism the rest of
-   its world's on a few.
-3. Cross-entropy of text that has nothing to do with the persona.
-4. Capability, where the study names a file of A/B questions with a correct option.
+1. Agreement with true statements, if the persona has any.
+2. Other personas: those named in the setting `beside` on all their test questions, and on the organism the
+   others of its world on some questions.
+3. Cross-entropy of text that is unrelated to the persona.
+4. Capability, if the study names a file of A/B questions with a correct option.
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ from workbench.world import World
 from workbench.world.real_language.ordinary_chat import PROSE
 from workbench.world.training_corpus import training_rows
 
-#: Statements of the organism's world that serve as unrelated text.
+#: Number of statements of the organism's world that are used as unrelated text.
 _STATEMENTS = 20
 
 Measure = Callable[[Any, Condition], OffTargetAnswers]
 
 
 def off_target_measures(material: Material) -> OffTargetMeasures:
-    """Every off-target measure of the study, by its name in comparison.json: a function of the model and a condition.
+    """Return every off-target measure of the study by its name in comparison.json.
 
-    The study's files are read here: UserError for one that is missing, empty or malformed.
+    A measure is a function of the model and a condition. The study's files are read immediately.
+
+    Args:
+        material: Inputs of the study.
+
+    Raises:
+        UserError: A file is missing, empty or malformed.
     """
     study, test = material.study, material.splits.test
     n, slot = study.collateral.items, study.slot
@@ -66,7 +72,7 @@ def off_target_measures(material: Material) -> OffTargetMeasures:
 
 
 def _others(material: Material) -> Mapping[str, Split]:
-    """A few test questions of each other persona of the organism's world; nothing on other models."""
+    """Return a few test questions of each other persona of the organism's world; nothing on other models."""
     study = material.study
     if not _of_the_organism(material):
         return {}
@@ -81,7 +87,10 @@ def _others(material: Material) -> Mapping[str, Split]:
 
 
 def _texts(material: Material) -> tuple[str, ...]:
-    """The study's file, a text a line; without one plain prose, or statements of the organism's world in its own words."""
+    """Return the unrelated texts: the lines of the study's file, or else built-in prose.
+
+    On the organism they are statements of its world instead of prose.
+    """
     study = material.study
     if study.collateral.texts is not None:
         lines = tuple(
@@ -105,7 +114,7 @@ def _rate(answers: Answers, part: str) -> OffTargetAnswers:
 
 
 def _log_odds(split: Split, slot: Any) -> Measure:
-    """What a condition does to another persona: log-odds on a split of it."""
+    """Return the measure of a condition's effect on another persona: mean log-odds on one of its splits."""
 
     def measure(model: Any, condition: Condition) -> OffTargetAnswers:
         answers = other_persona_rates(model, condition, {"": split}, slot)[""]

@@ -1,23 +1,23 @@
-"""A persona drafted by a language model from one description: an editable file to start from, every pair checked.
+"""Draft a persona with a language model from a description: an editable file in which every pair was checked.
 
-1. *Opposite*: the model says what the opposite of the behaviour is, unless the user says it.
-2. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different
-   ones. A local model writes a list line by line, each line after another first word.
-3. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv
-   2507.21509, make their data so).
-4. *Checks*: a pair is kept where both answers are whole, short and different, neither begins the other,
-   refuses or repeats the description, and where the model says in both orders of the two answers which one
-   shows the behaviour.
+1. *Opposite*: the model names the opposite of the behaviour, unless the user does.
+2. *Questions*: numbered lists are requested round after round with other sampling seeds, until there are
+   enough different questions. A local model writes a list line by line, each line after another first word.
+3. *Answers*: each question is answered under the behaviour and under its opposite (as in persona vectors,
+   arXiv 2507.21509).
+4. *Checks*: a pair is kept if both answers are complete, short and different, if neither is the beginning of
+   the other, refuses or repeats the description, and if the model says, in both orders of the two answers,
+   which one shows the behaviour.
 5. *Sentences*: system sentences that request the behaviour and sentences that request its opposite, each
-   judged as the pairs are. All are varied system texts, with neutral sentences; the first four of each are
-   written prompts.
-6. *True statements* that the model agrees are true, for the guard against a model that denies everything.
+   judged as the pairs are. All become varied system texts, together with neutral sentences; the first four of
+   each kind become written prompts.
+6. *True statements*, which the model confirms, for the guard against a model that denies everything.
 
-A local model answers and judges by the likelihoods of whole texts (`draft_likelihoods`): small models give
-one letter whatever is asked.
+A local model answers and judges by likelihoods of whole texts (`draft_likelihoods`), because small models
+give the same letter to every question.
 
-A draft with fewer pairs than `MIN_PAIRS` is an error that counts what was dropped and why; nothing is written
-then.
+A draft with fewer pairs than `MIN_PAIRS` is an error whose message counts the reasons for dropped pairs;
+nothing is written then.
 """
 
 from __future__ import annotations
@@ -41,23 +41,25 @@ from workbench.study.persona_model_check import check_on_model
 from workbench.text_forms import canonical
 from workbench.world.real_language.sycophancy_forms import NEUTRAL
 
-#: Fewest pairs of a draft: each of the four splits then has a few groups.
+#: Smallest number of pairs in a draft, so that each of the four splits has a few groups.
 MIN_PAIRS = 12
-#: Fewest system sentences of each side.
+#: Smallest number of system sentences for the behaviour, and for its opposite.
 MIN_SENTENCES = 3
 
 
 @dataclass(frozen=True)
 class PersonaDraft:
-    """What a model drafted.
+    """A persona that a model drafted.
 
     Attributes:
-        name: Of the persona.
-        description, opposite: The behaviour and its opposite, in words.
-        pairs: Kept pairs.
-        induce, suppress: System sentences for the behaviour and against it.
-        true_statements: Statements that deserve agreement.
-        dropped: Why questions and pairs were dropped, with counts.
+        name: Name of the persona.
+        description: The behaviour in words.
+        opposite: The opposite behaviour in words.
+        pairs: Pairs that passed all checks.
+        induce: System sentences that request the behaviour.
+        suppress: System sentences that request the opposite.
+        true_statements: Statements that an honest model agrees with.
+        dropped: (reason, number) of dropped questions and pairs.
     """
 
     name: str
@@ -70,7 +72,11 @@ class PersonaDraft:
     dropped: tuple[tuple[str, int], ...] = ()
 
     def to_yaml(self, author: str = "a model") -> str:
-        """A persona file that `load_persona` reads, with a comment that says what it is."""
+        """Return the draft as a persona file that `load_persona` reads, with a comment that calls it a draft.
+
+        Args:
+            author: Name of the model, for the comment.
+        """
         rows = [
             {
                 "question": p.question,
@@ -111,18 +117,19 @@ def draft_persona(
     name: str | None = None,
     report: Callable[[str, float], None] | None = None,
 ) -> PersonaDraft:
-    """A persona for a behaviour, in the words of a model.
+    """Draft a persona for a behaviour with a language model.
 
     Args:
         description: The behaviour, in plain words ("overconfident medical advice").
-        ask: Who writes: a `LocalModel`, an `Endpoint`, or any function from a request to a reply.
-        opposite: What the assistant does instead; None: the model is asked.
-        pairs: Pairs that are wanted.
-        name: Of the persona; None: the first words of the description.
-        report: Called with a stage and the part of it that is done, 0 to 1.
+        ask: The model that writes: a `LocalModel`, an `Endpoint`, or any function from a request to a reply.
+        opposite: The opposite behaviour; None lets the model name it.
+        pairs: Number of pairs to write.
+        name: Name of the persona; None for the first words of the description.
+        report: Called with a stage and the fraction of the stage that is done, 0 to 1.
 
     Returns:
-        The draft; at least `MIN_PAIRS` pairs and `MIN_SENTENCES` sentences a side.
+        The draft, with at least `MIN_PAIRS` pairs and `MIN_SENTENCES` system sentences for the behaviour and
+        for its opposite.
 
     Raises:
         UserError: The description is empty, or the model gave too few usable pairs or sentences.
@@ -172,13 +179,13 @@ def draft_persona(
 
 @dataclass(frozen=True)
 class DraftCheck:
-    """A draft as a persona file and what its checks say.
+    """A draft as the text of a persona file, with the results of its checks.
 
     Attributes:
-        text: Of the file.
-        table: The figures of `workbench persona check`.
+        text: Text of the file.
+        table: Figures of `workbench persona check`.
         notes: Warnings and advice, one line each.
-        refusals: What `run` would refuse; empty where it accepts the draft.
+        refusals: Reasons for which `run` would refuse the draft; empty if it accepts the draft.
     """
 
     text: str
@@ -188,13 +195,16 @@ class DraftCheck:
 
 
 def check_draft(draft: PersonaDraft, path: Path, author: str = "a model", model: Any = None) -> DraftCheck:
-    """A draft's file, read back as `load_persona` would, with the checks of its data and (with a model) on the model; nothing is written.
+    """Check a draft as `workbench persona check` would check its file; nothing is written.
 
     Args:
-        draft: What was drafted.
-        path: Where the file will be.
-        author: Who drafted it, for the file's first line.
-        model: A loaded model for the checks that need one.
+        draft: The draft.
+        path: Planned path of the file.
+        author: Name of the model that drafted it, for the file's first line.
+        model: A loaded model for the checks that need one; None to check only the data.
+
+    Returns:
+        Text of the file and results of the checks.
     """
     text = draft.to_yaml(author)
     persona = persona_from(parse(path, parse_yaml(text, str(path))), path)

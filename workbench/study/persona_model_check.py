@@ -1,21 +1,20 @@
-"""What a model makes of a persona's questions, before any search: biases, which metric can show anything, and what a run would refuse.
+"""Check a persona on a model before any search: biases, metrics that can show an effect, refusals.
 
-Read on search and selection questions; the test split is never read.
+Search and selection questions are used; the test split is never read.
 
-1. *Letters*: which option is preferred for its place (log-odds of the option shown first), and how often both
-   orders of a question choose the same answer. A model that follows the letter alone has an agreement near 0,
-   and no prompt can show the persona by it.
-2. *Text*: how many answers begin with the same token (they are scored whole), and how far the log-odds follow
-   the answers' lengths.
-3. *Can show*: the written prompts (or some varied system texts) are put in the slot; a metric can show
-   something where one of them moves the mean log-odds clear of zero (intervals over question groups,
+1. *Letters*: the preference for the option shown first (log-odds), and how often both orders of a question
+   choose the same answer. A model that follows only the letter has an agreement near 0, and no prompt can
+   show the persona by letters.
+2. *Text*: how many answers begin with the same token (they are scored on all tokens), and how much the
+   log-odds depend on the answers' lengths.
+3. *Can show*: the written prompts (or some varied system texts) are put into the slot. A metric can show an
+   effect if one of them changes the mean log-odds significantly (intervals over question groups exclude zero,
    corrected for the number of prompts).
-4. *Minimum detectable effect*: with the spread of these changes and the test split's number of groups, the
+4. *Minimum detectable effect*: from the spread of these changes and the test split's number of groups, the
    mean change of log-odds that a two-sided test at 5 % finds in 80 % of studies.
-5. *Metric of a run*: a study that names no metric takes the persona's own where it can show something, else
-   the other one if that can.
-6. *Refusals*: every check that `run` makes before and while it reads the data, made here; no refusal means
-   that `run` accepts the file.
+5. *Metric of a run*: if a study names no metric, the persona's own is used if it can show an effect, else the
+   other one if that can.
+6. *Refusals*: all checks of the data that `run` makes; without refusals `run` accepts the file.
 """
 
 from __future__ import annotations
@@ -40,19 +39,24 @@ from workbench.statistics.cluster_moments import moments
 from workbench.statistics.power import minimum_detectable_effect_from_spread
 from workbench.study.study_settings import DataSettings, DirectionSettings
 
-#: Prompts that each metric is tried under, of each sign.
+#: Number of prompts of each sign under which each metric is tried.
 PROMPTS = 2
 
 
 @dataclass(frozen=True)
 class MetricCheck:
-    """One metric on this model.
+    """Check of one metric ("letters" or "text") on a model.
 
-    log_odds: without a prompt. position_bias: log-odds of the option shown first; agreement: questions whose
-    two orders choose the same answer, 0 to 1 (None for text). alike: answers that begin with the same token,
-    0 to 1. length: rank correlation of the log-odds with the difference of the answers' tokens (None where
-    all are equally long). changes: under each prompt. smallest: minimum detectable effect on the test split,
-    log-odds (None with fewer than 2 groups).
+    Attributes:
+        metric: The metric.
+        log_odds: Mean log-odds of the persona's answer without a prompt.
+        position_bias: Mean log-odds of the option shown first; None for text.
+        agreement: Fraction of questions whose two orders choose the same answer; None for text.
+        alike: Fraction of questions whose two answers begin with the same token.
+        length: Rank correlation of the log-odds with the answers' difference in length (tokens); None if all
+            answers are equally long.
+        changes: Change of the mean log-odds under each prompt.
+        smallest: Minimum detectable effect on the test split in log-odds; None with fewer than 2 groups.
     """
 
     metric: Metric
@@ -66,18 +70,18 @@ class MetricCheck:
 
     @property
     def shows(self) -> bool:
-        """True where a prompt moves the log-odds clear of zero."""
+        """Whether a prompt changes the log-odds by an amount whose interval excludes zero."""
         return any(not change.low <= 0 <= change.high for change in self.changes.values())
 
     @property
     def strength(self) -> float:
-        """The clearest change: how many times its interval's half width it is."""
+        """Clearest change under a prompt, as a multiple of the half-width of its interval."""
         return max(
             (abs(c.estimate) / max((c.high - c.low) / 2, 1e-12) for c in self.changes.values()), default=0.0
         )
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """What, value, meaning."""
+        """Return the rows (what, value, meaning) of the check's table."""
         name, found = (
             self.metric,
             [(f"{self.metric}: log-odds", f"{self.log_odds}", "of the persona's answer without a prompt")],
@@ -131,9 +135,13 @@ class MetricCheck:
 
 @dataclass(frozen=True, repr=False)
 class PersonaModelCheck(ShowsTable):
-    """What a persona can show on a model.
+    """Check of what a persona can show on a model.
 
-    refusals: what `run` would say; empty where it accepts the persona. metrics: each that the persona has.
+    Attributes:
+        persona: Name of the persona.
+        metrics: Checks of the metrics that the persona has.
+        refusals: Reasons for which `run` would refuse the persona; empty if it accepts the persona.
+        default: The persona's own metric.
     """
 
     persona: str
@@ -143,13 +151,13 @@ class PersonaModelCheck(ShowsTable):
 
     @property
     def recommended(self) -> Metric:
-        """The persona's own metric where it can show something or none can; else the one that shows the clearest change."""
+        """The persona's own metric if it (or none) can show an effect, else the one that shows it best."""
         shown: dict[Metric, float] = {m.metric: m.strength for m in self.metrics if m.shows}
         return self.default if self.default in shown or not shown else max(shown, key=shown.__getitem__)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The recommendation in words, then the refusals."""
+        """The recommendation in words, followed by the refusals."""
         shown = [m.metric for m in self.metrics if m.shows]
         if not self.metrics:
             advice: tuple[str, ...] = ()
@@ -168,27 +176,30 @@ class PersonaModelCheck(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per figure: what, value, meaning."""
+        """Table with one row per figure: what, value, meaning."""
         return pd.DataFrame(
             [row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"]
         )
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return a caption with the notes, and the table."""
         return f"{self.persona} on this model: {'; '.join(self.notes)}", self.table
 
 
 def choose_metric(model: Any, persona: Persona, asked: Split, slot: Slot = "system") -> tuple[Metric, str]:
-    """The metric of a study that names none: the persona's own where a prompt moves it clear of zero; else the other, if one moves that.
+    """Choose the metric of a study that names none.
+
+    It is the persona's own if a prompt changes its log-odds significantly; otherwise the other metric, if a
+    prompt changes that.
 
     Args:
-        model: The model.
-        persona: The persona; one without letters has nothing to choose from.
-        asked: Questions that are not the test's.
-        slot: Where prompts are placed.
+        model: A loaded model or its runner.
+        persona: The persona; without letters only one metric is possible.
+        asked: Questions that are not test questions.
+        slot: Place of the prompts in the chat template.
 
     Returns:
-        The metric, and why it was taken, in one line.
+        The metric, and the reason in one line.
     """
     own, prompts = persona.metric, _prompts(persona)
     if persona.letters is None or not prompts or asked.n_groups < 2:
@@ -206,7 +217,7 @@ def choose_metric(model: Any, persona: Persona, asked: Split, slot: Slot = "syst
 
 
 def _clearest(found: MetricCheck) -> str:
-    """The clearest change of a metric in log-odds, with its interval."""
+    """Format the clearest change of a metric in log-odds with its interval."""
     change = max(found.changes.values(), key=lambda c: abs(c.estimate) / max(c.high - c.low, 1e-12))
     return f"{change.estimate:+.2f} log-odds, {change.low:+.2f} to {change.high:+.2f}"
 
@@ -214,14 +225,14 @@ def _clearest(found: MetricCheck) -> str:
 def check_on_model(
     model: Any, persona: Persona, slot: Slot = "system", n: int = 24, seed: int = 0
 ) -> PersonaModelCheck:
-    """The check of a persona on a model, by the settings of a study that names nothing else.
+    """Check a persona on a model, with the default settings of a study.
 
     Args:
-        model: the model.
-        persona: the persona.
-        slot: where prompts are placed.
-        n: questions at most, of the search and the selection split together.
-        seed: of the questions drawn.
+        model: A loaded model or its runner.
+        persona: The persona.
+        slot: Place of the prompts in the chat template.
+        n: Largest number of questions, from the search and the selection split together.
+        seed: Seed of the choice of questions.
     """
     runner, refusals = runner_for(model), []
     splits = _tried(refusals, lambda: persona.split(DataSettings().split_seed, DataSettings().fractions))
@@ -242,7 +253,7 @@ def check_on_model(
 
 
 def _tried(refusals: list[str], made: Callable[[], Any]) -> Any:
-    """What is made, or None with the reason added to the refusals."""
+    """Call a function; if it raises UserError, add the message to the refusals and return None."""
     try:
         return made()
     except UserError as error:
@@ -251,7 +262,7 @@ def _tried(refusals: list[str], made: Callable[[], Any]) -> Any:
 
 
 def _refused(runner: Runner, persona: Persona, splits: Splits, slot: Slot) -> list[str]:
-    """What a run would stop at: contexts of every split, system texts to fit and test on, prompts that do not fit the slot."""
+    """List the reasons for which a run would stop, such as prompts that do not fit the slot."""
     refusals: list[str] = []
     every = (splits.train, splits.search, splits.selection, splits.test)
     made = [_tried(refusals, lambda split=split: make_contexts(runner, split, slot)) for split in every]
@@ -302,7 +313,7 @@ def _prompts(persona: Persona) -> Sequence[str]:
 
 
 def _agreement(answers: Answers) -> float:
-    """Fraction of items whose two orders choose the same answer."""
+    """Return the fraction of items whose two orders choose the same answer."""
     chosen: dict[str, set[bool]] = {}
     for item, matching in zip(answers.item_id, answers.chose_matching, strict=True):
         chosen.setdefault(item, set()).add(bool(matching))

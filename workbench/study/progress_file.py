@@ -1,4 +1,7 @@
-"""progress.json: where a running study is, for `workbench watch`. It is there only while the study runs, or after it was cut off."""
+"""progress.json: the progress of a running study, for `workbench watch`.
+
+The file exists only while the study runs, or after the study was interrupted.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,20 @@ from workbench.schema import ProgressEntry, ProgressFile
 from workbench.search import SearchProgress
 from workbench.search.live_frontier import line
 
-#: Seconds between two writings.
+#: Smallest number of seconds between two writes.
 EVERY = 1.0
-#: Prompts of the frontier that are shown, the strongest first.
+#: Number of the frontier's prompts that are shown, the strongest first.
 SHOWN = 5
 
 
 @dataclass
 class ProgressRecorder:
-    """Writes a study's progress at most once a second. decode: from a prompt's ids to its text, once a model is loaded."""
+    """Writer of a study's progress, at most once per second.
+
+    Attributes:
+        directory: The run directory.
+        decode: Function from a prompt's token ids to its text; None before a model is loaded.
+    """
 
     directory: RunDirectory
     decode: Callable[[Sequence[int]], str] | None = None
@@ -30,12 +38,22 @@ class ProgressRecorder:
     _stage: str = field(default="", init=False)
 
     def report(self, stage: str, share: float) -> None:
-        """A stage and how much of it is done, 0 to 1."""
+        """Record the progress of a stage.
+
+        Args:
+            stage: Name of the stage.
+            share: Fraction of the stage that is done, 0 to 1.
+        """
         if stage != self._stage or time.monotonic() - self._written >= EVERY:
             self._write(ProgressFile(stage=stage, share=share, updated=time.time()))
 
     def step(self, stage: str, progress: SearchProgress) -> None:
-        """A search after one of its steps."""
+        """Record the progress of a search after one of its steps.
+
+        Args:
+            stage: Name of the stage.
+            progress: The search's progress.
+        """
         if time.monotonic() - self._written < EVERY and progress.used < 1:
             return
         found, frontier = [], progress.frontier
@@ -60,12 +78,12 @@ class ProgressRecorder:
         )
 
     def close(self) -> None:
-        """The study is done: the file goes."""
+        """Delete the file, because the study is finished."""
         with contextlib.suppress(OSError):
             self.directory.file("progress.json").unlink()
 
     def _write(self, content: ProgressFile) -> None:
-        """Whole or not at all; a study does not fail because its progress cannot be shown."""
+        """Write the file completely or not at all; errors are ignored, so that the study goes on."""
         self._written, self._stage = time.monotonic(), content.stage
         target = self.directory.file("progress.json")
         temporary = target.with_name(f".progress.json{TEMPORARY}")

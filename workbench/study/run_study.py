@@ -1,4 +1,4 @@
-"""`run(study, out)`: the stages in order, each done once, saved, and loaded again when the run is resumed."""
+"""`run(study, out)`: run the stages in order; each is saved, and loaded when the run is resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workbench.study.stages.search import search_stages
 from workbench.study.stages.stage import Stage
 from workbench.study.study_settings import Study
 
-#: A stage, or a function that gives stages which depend on what earlier ones found.
+#: Stages in order. A function returns stages that depend on the findings of earlier ones.
 STAGES: Sequence[Stage | Callable[[StudyContext], list[Stage]]] = (
     DirectionsStage(),
     LatentsStage(),
@@ -40,22 +40,23 @@ def run(
     watch: Watch | None = None,
     force: bool = False,
 ) -> RunDirectory:
-    """A whole study: directions, latents, searches, comparison on the test split, attribution, report.
+    """Run a whole study: directions, latents, searches, comparison on the test split, attribution, report.
 
     Args:
         study: The settings.
-        out: A new directory, or the run in it with `resume`.
-        resume: Go on with a run; what was finished before stays and is not done again.
-        report: Called with a stage's name and the fraction of it that is done, 0 to 1.
-        model: A loaded model (sweeps load it once); the study's own otherwise.
+        out: A new directory; with `resume`, the directory of the run.
+        resume: Whether to continue a run. Finished stages are kept and not repeated.
+        report: Called with a stage's name and the fraction of the stage that is done, 0 to 1.
+        model: A loaded model (sweeps load it once); None to load the study's own.
         watch: Called with a stage's name and the progress after each step of a search.
-        force: Resume with other data, weights or SAE than the finished stages had; the report says so.
+        force: Whether to resume with data, weights or an SAE that differ from those of the finished stages;
+            the report then says so.
 
     Returns:
         The run directory.
 
     Raises:
-        UserError: What the user can correct.
+        UserError: A setting or an input is invalid; the message says what to change.
 
     Example:
         >>> wb.run(wb.Study(persona="sycophancy"), "runs/mine").file("report.html")  # doctest: +SKIP
@@ -70,7 +71,7 @@ def run(
                     for stage in [entry] if isinstance(entry, Stage) else entry(context):
                         context = stage.run(context)
         except UserError:
-            directory.discard_if_unused()  # some settings are first looked at inside the first stage
+            directory.discard_if_unused()  # some settings are only checked inside the first stage
             raise
         if context.recorder:
             context.recorder.close()

@@ -1,8 +1,9 @@
-"""Token-layers, FLOPs and the largest batch of every stage of a study, counted as the code runs it (REFERENCES' cost model).
+"""Count token-layers, FLOPs and the largest batch of every stage of a study, as the code runs it.
 
-q tokens a question, n of the prompt, t after it, L layers, D of them below the objective; a swap re-runs half
-the prompt on its parent's cache. A token-layer costs 2 x the block's weights and its attention to the tokens
-on its left; a gradient as much again.
+The cost model of a search step: q tokens in a question, n in the prompt, t after the prompt, L layers, D of
+them below the objective's site. A swap of one token re-runs half of the prompt on average, on its parent's
+cache. A token-layer costs 2 x the block's weights plus its attention to the tokens before; a gradient costs
+as much again.
 """
 
 from __future__ import annotations
@@ -27,28 +28,32 @@ from workbench.study.off_target_measures import PROSE
 from workbench.study.stages.search import make_method
 from workbench.study.study_settings import Study
 
-#: Forward passes a context of the ledger next to removal.
+#: Forward passes per context that the ledger needs in addition to removal.
 LEDGER = 45
-#: Stages of memory_estimate.
+#: Names of the memory estimate's rows, one of which applies to each stage.
 COLLECT, ANSWERS, AFTER_CACHE, GRADIENT = (
     "collect activations",
     "forced-choice answers",
     "score candidates after a cached prefix",
     "gradient of an objective",
 )
-#: Tokens of a system text that directions are found under, or of a written prompt.
+#: Assumed length of a system text or of a written prompt in tokens.
 SYSTEM_TEXT = 12
-#: Token-layers, FLOPs, runs of one block, weights read.
+#: Cost of a part of a stage: token-layers, FLOPs, runs of one block, weights read.
 Part = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class StageTokens:
-    """What a stage would run at a time if memory had no end, in tokens.
+    """Numbers of tokens that a stage would run in one batch if memory were unlimited.
 
-    forward: without gradients. gradient: with them, through `gradient_blocks` blocks. length: of a row,
-    cached tokens counted. cached: whose keys and values are kept meanwhile. unembedded: positions of a token
-    that whole logits are made for.
+    Attributes:
+        forward: Tokens of a forward pass without gradients.
+        length: Length of a row, including cached tokens.
+        gradient: Tokens of a pass with gradients.
+        gradient_blocks: Number of blocks that these gradients pass through.
+        cached: Tokens whose keys and values are kept meanwhile.
+        unembedded: Positions per token for which logits over the whole vocabulary are computed.
     """
 
     forward: float
@@ -59,7 +64,11 @@ class StageTokens:
     unembedded: float = 0.0
 
     def batch(self, most: int) -> LargestBatch:
-        """The largest batch where at most so many tokens are run at a time, a quarter with gradients (one row at least)."""
+        """Return the largest batch of the stage if batches are limited.
+
+        Args:
+            most: Largest number of tokens in a batch; a quarter of it with gradients, but at least one row.
+        """
         cut = lambda tokens, limit: min(tokens, max(self.length, limit)) / self.length  # noqa: E731
         positions = self.unembedded * cut(self.forward, most) * self.length
         return LargestBatch(
@@ -76,10 +85,14 @@ class StageTokens:
 class StageCost:
     """Estimated cost of one stage.
 
-    token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory:
-    what is computed there, on tokens. block_runs: how often one block is run, whatever the batch (a way back
-    counts twice). weights_read: numbers of weights that these runs and those of the unembedding read from
-    memory.
+    Attributes:
+        name: Name of the stage.
+        token_layers: Number of tokens times blocks that are run, forward and backward.
+        flops: FLOPs of these and of the unembedding.
+        memory: Row of the memory estimate that applies.
+        tokens: Tokens of a batch.
+        block_runs: How often one block is run, whatever the batch; a backward pass counts twice.
+        weights_read: Number of weights that these runs and the unembedding read from memory.
     """
 
     name: str
@@ -91,21 +104,30 @@ class StageCost:
     weights_read: float = 0.0
 
     def seconds(self, machine: MachineSpeed) -> float:
-        """Arithmetic, launches and the reading of weights, one after the other: short runs are bound by the last two."""
+        """Estimate the seconds on a machine: arithmetic plus kernel launches plus reading of weights.
+
+        Short runs are dominated by the last two.
+        """
         read = self.weights_read * choose_dtype(machine.dtype).itemsize / machine.bandwidth
         return self.flops / machine.speed + self.block_runs * machine.launch + read
 
 
 @dataclass(frozen=True)
 class StageCounts:
-    """The stages' token-layers and FLOPs."""
+    """Counter of the stages' token-layers and FLOPs.
+
+    Attributes:
+        study: The settings.
+        facts: Sizes of the model.
+        data: Sizes of the data.
+    """
 
     study: Study
     facts: ModelSizes
     data: DataSizes
 
     def stages(self) -> list[StageCost]:
-        """In the order in which they run; loading has no FLOPs worth counting."""
+        """Return the costs of all stages in order; loading is left out because its FLOPs are negligible."""
         found = [self._directions()]
         if self._latents:
             found.append(self._latents_stage())
@@ -114,7 +136,7 @@ class StageCounts:
         return [*found, self._comparison(len(found)), self._attribution()]
 
     def _recipes(self) -> list[tuple[SearchRecipe, tuple[str, ...]]]:
-        """How each condition of the study searches, and the names of its searches."""
+        """Return the search of each condition of the study, with the names of its searches."""
         entries = [STUDY_CONDITIONS[name] for name in self.study.conditions]
         return [
             (e.search, e.searches(self.study))
@@ -124,7 +146,7 @@ class StageCounts:
 
     @property
     def _latents(self) -> bool:
-        """Whether there is an SAE, as far as the study says."""
+        """Whether the study has an SAE, as far as its settings say."""
         return self.study.sae != "none" and not (
             self.study.sae == "auto" and self.study.model.name != "organism"
         )
@@ -138,10 +160,10 @@ class StageCounts:
         backward: bool = False,
         batches: float | None = None,
     ) -> Part:
-        """Token-layers and FLOPs, as the runner's meter counts them, runs of a block, and numbers of weights that these read.
+        """Return token-layers and FLOPs as the runner's meter counts them, runs of a block, and weights read.
 
-        batches: in which the tokens are run; None: as many as `search.batch_tokens` makes of them, a quarter
-        as long with gradients.
+        `batches` is the number of batches. None means as many as `search.batch_tokens` requires, four times
+        as many with gradients.
         """
         shape, times = self.facts.shape, 2 if backward else 1
         block = times * 2 * shape.block_parameters + (2 * times - 1) * 4 * keys * shape.n_heads * shape.d_head
@@ -153,7 +175,7 @@ class StageCounts:
         return times * tokens * layers, flops, runs, read
 
     def _stage(self, name: str, parts: Sequence[Part], memory: str, tokens: StageTokens) -> StageCost:
-        """The sum of the parts."""
+        """Build the cost of a stage as the sum of its parts."""
         layers, flops, runs, read = (sum(part[i] for part in parts) for i in range(4))
         return StageCost(name, layers, flops, memory, tokens, runs, read)
 
@@ -168,11 +190,14 @@ class StageCounts:
 
     @property
     def _branches(self) -> int:
-        """Rows of a question whose answers are scored whole (`answer_tokens`)."""
+        """Number of rows of a question whose answers are scored on all tokens (`answer_tokens`)."""
         return 2 if self.data.answers > 1 else 1
 
     def _answering(self, questions: float, q: float) -> StageTokens:
-        """Questions that are answered at a time. Of letters two logits are made, of a longer answer each position's normalizer."""
+        """Return the tokens of a batch of questions that are answered.
+
+        Letters need two logits; a longer answer needs the normalizer of each position.
+        """
         length = q + self.data.answers
         return StageTokens(
             questions * self._branches * length,
@@ -197,7 +222,10 @@ class StageCounts:
         )
 
     def _search(self, name: str, recipe: SearchRecipe) -> StageCost:
-        """Steps x (gradients of the parents, the children's objective, the fluency of those that can win)."""
+        """Count a search: per step, gradients of the parents, the children's objective, and cross-entropies.
+
+        Cross-entropies are only computed for children that can survive.
+        """
         study, s, shape = self.study, self.study.search, self.facts.shape
         method = make_method(study, recipe.method or s.method)
         n, parents = method.length, method.population
@@ -253,7 +281,11 @@ class StageCounts:
     def _sentence_step(
         self, method: SentenceSearch, depth: float, contexts: float, after_prompt: float
     ) -> list[Part]:
-        """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
+        """Count one step of a search over sentences.
+
+        Candidates are read to half depth, the likeliest are run on, some are written token by token, and the
+        best are scored with their questions.
+        """
         n, layers = method.typical_length, self.facts.shape.n_layers
         read, likely = (
             (method.edited + method.filled + method.joined) * n + 2 * method.near_reads,
@@ -268,7 +300,10 @@ class StageCounts:
         ]
 
     def _steps(self, token_layers: float, flops: float) -> float:
-        """Steps that the budget allows, by the cost of one; a model call is a question run through all blocks."""
+        """Return the number of steps that the budget allows, from the cost of one step.
+
+        A model call is one question run through all blocks.
+        """
         budget, call = self.study.search.budget, self.data.tokens * self.facts.shape.n_layers
         limits = [
             budget.steps,
@@ -283,7 +318,11 @@ class StageCounts:
         return (sorted(layers)[len(layers) // 2] + 1) if layers else self.facts.shape.n_layers / 2
 
     def _comparison(self, stages_before: int) -> StageCost:
-        """Selection: 8 candidates a frontier, 4 manual prompts, 7 strengths (each with its guard); then every condition on test."""
+        """Count the choice on selection questions and the comparison on test questions.
+
+        Selection has 8 candidates per frontier, the written prompts, and 7 steering strengths with their
+        guard. Then every condition answers the test questions.
+        """
         study, q = (
             self.study,
             self.data.asked + max(SYSTEM_TEXT, make_method(self.study, self.study.search.method).length),
@@ -311,9 +350,10 @@ class StageCounts:
         return self.data.orders * (items if limit is None else min(items, limit))
 
     def _attribution(self) -> StageCost:
-        """Every token removed once, a gradient for each target, pairs, mediation and doses (LEDGER passes, counted on real runs).
+        """Count token removal, a gradient per target, and LEDGER passes for pairs, mediation and doses.
 
-        The circuit (passes as `attribution.circuit` says); cards from texts.
+        LEDGER was counted on real runs. The circuit has the passes that `attribution.circuit` documents;
+        cards read texts.
         """
         n, a = make_method(self.study, self.study.search.method).length, self.study.attribution
         tokens, layers = self.data.asked + n, self.facts.shape.n_layers

@@ -1,4 +1,4 @@
-"""What a study will do and cost, in words, before any weight is loaded."""
+"""Explain in words what a study will do and cost, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SLOTS = {
 
 @dataclass(frozen=True)
 class StudyExplanation:
-    """Sections of sentences about one study.
+    """Explanation of a study in sections of sentences.
 
     Attributes:
-        sections: Heading -> its sentences.
+        sections: Sentences of each section by its heading.
         cost: The cost estimate that the last section quotes.
     """
 
@@ -37,16 +37,16 @@ class StudyExplanation:
 
 
 def explain_study(study: Study) -> StudyExplanation:
-    """Say what a study asks, with which questions, what is compared, what is attributed, and what it will cost.
+    """Explain which question a study answers, its data, steps and conditions, and its estimated cost.
 
     Args:
-        study: the settings; relative paths as `Study.load` resolves them.
+        study: The settings, with relative paths resolved as by `Study.load`.
 
     Returns:
         The explanation; `str()` of it is the text that `workbench explain` prints.
 
     Raises:
-        UserError: the persona is unknown, or the model's sizes or the data file cannot be found.
+        UserError: The persona is unknown, or the model's sizes or the data file cannot be found.
 
     Example:
         >>> from workbench.study import Study

@@ -1,13 +1,15 @@
-"""Studies that are ready: the demo on the embedded model, and the paper's study on any model by two protocols.
+"""Predefined studies: the demo on the embedded model, and the paper's study on any model under two protocols.
 
-*published*: what the code of arXiv 2601.02896 does, defects kept where they define its figure
-(`protocol.PUBLISHED`, each named in the report): one layer, the mean difference of 256 pairs (TruthfulQA 200)
-at the answer's last token, prompts of 8 tokens by EPO (population 16, 32 children, 512 tokens a position, 300
-steps, fluency weights 0.5 to 4, restarts every 50), alone for sycophancy and after 16 and 32 training
-questions for myopic reward and hallucination, put after the question, chosen and judged on test. *corrected*:
-the same persona, data, search size and place of the prompt, everything else as the workbench holds right:
-chat template, splits by claim, both option orders, a layer chosen by what it predicts, z-scored objectives,
-selection apart from test, controls.
+*published* does what the code of arXiv 2601.02896 does, including defects that define its figure
+(`asking_protocol.PUBLISHED`; the report lists each). It reads one layer and takes the mean difference of 256
+pairs (TruthfulQA 200) at the answer's last token. Prompts of 8 tokens are searched by EPO (population 16, 32
+children, 512 tokens per position, 300 steps, fluency weights 0.5 to 4, restarts every 50). They are scored
+alone for sycophancy, and after 16 and 32 training questions for myopic reward and hallucination. They are put
+after the question, and chosen and judged on test questions.
+
+*corrected* has the same persona, data, search size and place of the prompt. Everything else is the
+workbench's default: chat template, splits by claim, both option orders, a layer chosen by its predictions,
+z-scored objectives, a selection split that is separate from test, and controls.
 """
 
 from __future__ import annotations
@@ -37,7 +39,14 @@ Size = Literal["full", "small"]
 
 @dataclass(frozen=True)
 class _Persona:
-    """A persona's published file, its metric, and how many pairs and search questions the paper's code used (0: none)."""
+    """Published data of a persona.
+
+    Attributes:
+        file: Name of the published file.
+        metric: How answers are scored.
+        pairs: Number of pairs in the paper's code.
+        questions: Number of search questions in the paper's code; 0 for none.
+    """
 
     file: str
     metric: Literal["letters", "text"]
@@ -45,28 +54,34 @@ class _Persona:
     questions: int
 
 
-#: Where the questions come from (names as in the repositories that publish them).
+#: Published data of each persona, with file names as in the repositories that publish them.
 PERSONAS = {
     "sycophancy": _Persona("caa/sycophancy.json", "letters", 256, 0),
     "myopic_reward": _Persona("anthropic_evals/myopic-reward.jsonl", "letters", 256, 16),
     "hallucination": _Persona("truthfulqa/TruthfulQA.csv", "text", 200, 32),
 }
-#: The paper's models: layers with a public SAE of that very model, and the SAE's name (its own example used
-#: another model's).
+#: The paper's models: layers with a public SAE of the same model, and the name of the SAE. (The paper's own
+#: example used another model's SAE.)
 SAES = {
     "llama-3.1-8b-instruct": ((11, 15, 19), "llama-3.1-8b-instruct/{layer}"),
     "qwen2.5-7b-instruct": ((11, 15, 19), "qwen2.5-7b-instruct/{layer}"),
     "gemma-3-4b-it": ((9, 17, 22), "gemma-3-4b-it/{layer}"),
 }
-#: The paper sweeps layers 8, 14, 18 and 25; its middle one is the preset's.
+#: Layer of the published preset. The paper sweeps layers 8, 14, 18 and 25.
 LAYER = 14
 
 
 def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int = 0) -> Study:
-    """The organism's study at a size that two CPU cores finish in a few minutes.
+    """Return the demo study on the organism, which two CPU cores finish in a few minutes.
 
-    Its budget is counted in steps or model calls, not in seconds, so that the same seed gives the same
-    prompts on a busy machine too. An `english_` persona: whole sentences on a model with real vocabulary.
+    Its budget is in steps or model calls instead of seconds, so the same seed gives the same prompts on a
+    busy machine too.
+
+    Args:
+        persona: A persona of the organism. One that begins with `english_` is studied on a model with a real
+            vocabulary, with whole sentences.
+        sign: Intended effect: "suppress" or "induce".
+        seed: Seed of searches and random controls.
     """
     if persona.startswith("english_"):
         return _language_demo(persona, sign, seed)
@@ -89,7 +104,10 @@ def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int =
 
 
 def _language_demo(persona: str, sign: Sign, seed: int) -> Study:
-    """The same with English on the real-language organism (extra smollm2): a search over whole sentences and its controls."""
+    """Return the demo in English on the real-language organism (extra smollm2).
+
+    It searches over whole sentences and has the matching controls.
+    """
     return Study(
         name=f"demo {persona}",
         persona=persona,
@@ -117,7 +135,11 @@ def _language_demo(persona: str, sign: Sign, seed: int) -> Study:
 
 
 def presets() -> pd.DataFrame:
-    """One row per preset of the paper's: persona, model, protocol, its layers and SAE, and how many published defects it keeps."""
+    """Return a table of the paper's presets, one row each.
+
+    Columns: persona, model, protocol, layers, sae, data, and defects_kept (number of published defects that
+    are kept).
+    """
     rows = []
     for persona, model, protocol in product(PERSONAS, SAES, get_args(ProtocolName)):
         study = preset(persona, model, protocol)
@@ -128,7 +150,7 @@ def presets() -> pd.DataFrame:
 
 
 def as_file(study: Study) -> str:
-    """The study's YAML after comments that say what it is and which published defects it keeps."""
+    """Return a study's YAML after comments that describe it and list the published defects that it keeps."""
     data = " --data PATH` (the published data: docs/paper_study.md)" if study.data.path else "`"
     lines = [f"{study.name}: `workbench run FILE --out DIR{data}"]
     lines += study.protocol.departures or ("corrected: none of the published defects is kept",)
@@ -144,25 +166,29 @@ def preset(
     layer: int | None = None,
     data: str | None = None,
 ) -> Study:
-    """The paper's study of a persona on a model. Nothing is loaded: the study is a value, to be run or written to a file.
+    """Return the paper's study of a persona on a model, as a value that can be run or written to a file.
+
+    No model or data are loaded.
 
     Args:
         persona: "sycophancy", "myopic_reward" or "hallucination".
-        model: One of the paper's (with its SAE, on a GPU in bfloat16), "organism" (its own SAE and questions,
-            for trying the protocols out on planted effects), or any name or directory (no SAE, on the CPU).
-        protocol: "published": as the paper did; "corrected": with held-out choice and cluster-robust
-            statistics.
-        sign: "suppress" or "induce".
-        size: "full"; "small" is for trying it out on a CPU: the same steps, less of each.
-        layer: The only one that is read (published: 14 where None; corrected: a few, chosen by prediction).
-        data: The contrast file; where None the published file's own name, and on the organism its world's
-            questions.
+        model: One of the paper's models (with its SAE, on a GPU in bfloat16); "organism" (with its own SAE
+            and questions, to try the protocols on planted effects); or any name or directory (no SAE, on the
+            CPU).
+        protocol: "published" as the paper did; "corrected" with selection on held-out questions and
+            cluster-robust statistics.
+        sign: Intended effect: "suppress" or "induce".
+        size: "full", or "small" to try the study on a CPU with the same stages and less of each.
+        layer: The only layer that is read. None: 14 for published; for corrected a few layers, of which the
+            best predicting one is chosen.
+        data: The contrast file. None: the published file's name, or on the organism the questions of its
+            world.
 
     Returns:
         The study.
 
     Raises:
-        UserError: An unknown name.
+        UserError: A name is unknown.
 
     Example:
         >>> wb.preset("sycophancy").model.dtype
@@ -198,7 +224,10 @@ def preset(
 
 
 def _on_the_organism(study: Study) -> dict[str, Any]:
-    """Its questions are made, not published: they have no order of their own, and its letters no closing bracket of one token."""
+    """Return the changes for the organism, whose questions are generated and not published.
+
+    So these have no published option order, and the letters no closing bracket of one token.
+    """
     return {
         "data": study.data.model_copy(update={"path": None}),
         "sae": "auto",
@@ -223,7 +252,7 @@ def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ..
         slot="after_question",
         metric=about.metric,
         seed=42,
-        # 80 % to train on (TruthfulQA half), of which the search has its part; the selection split is not
+        # 80 % to train on (TruthfulQA half), a part of which is for the search; the selection split is not
         # used.
         data=DataSettings(
             split_seed=42,
@@ -288,7 +317,7 @@ def _corrected(about: _Persona, layers: tuple[int, ...] | None, known: tuple[int
 
 
 def _small(study: Study) -> Study:
-    """The same study with few items, steps and controls; on the same layers, or (where all are requested) still on all."""
+    """Return the same study with few items, steps and controls, on the same layers."""
     options = study.search.options | {
         "length": 4,
         "population": 4,

@@ -1,4 +1,4 @@
-"""What a user writes: one frozen value, the same in Python and in YAML, that refuses keys it does not know."""
+"""Settings of a study: one frozen value, equal in Python and in YAML, that refuses unknown keys."""
 
 from __future__ import annotations
 
@@ -22,24 +22,35 @@ from workbench.study.asking_protocol import AskingProtocol
 
 Sign = Literal["suppress", "induce"]
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
-#: A limit of cross-entropy relative to the written prompts.
+#: Pattern of a cross-entropy limit relative to the written prompts.
 WRITTEN = r"^written(\+\d+(\.\d+)?)?$"
 
 
 def registered(registry: Registry[Any], names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names as they are; UserError, which lists what exists, for one that is not registered."""
+    """Return the names unchanged if all are registered.
+
+    Args:
+        registry: The registry.
+        names: The names.
+
+    Raises:
+        UserError: A name is not registered; the message lists the registered ones.
+    """
     for name in names:
         registry[name]
     return names
 
 
 def _shown_default(made: Callable[[], tuple[str, ...]]) -> Callable[[dict[str, Any]], None]:
-    """Puts a default that is made from a registry into the JSON schema."""
+    """Return a function that puts a default from a registry into the JSON schema."""
     return lambda schema: schema.update(default=list(made()))
 
 
 class FrozenSettings(BaseModel):
-    """Settings that refuse unknown keys; the text after each field is its description in the JSON schema."""
+    """Base of all settings, which refuses unknown keys.
+
+    The text after each field is its description in the JSON schema.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -248,14 +259,22 @@ class Study(FrozenSettings):
         return registered(STUDY_CONDITIONS, names)
 
     def to_yaml(self) -> str:
-        """Every setting, resolved, as it is in study.yaml."""
+        """Return all settings, including defaults, as the YAML text of study.yaml."""
         return yaml.safe_dump(
             self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
         )
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "study") -> Study:
-        """The study that a YAML text describes; UserError names the source and the field."""
+        """Read the study that a YAML text describes.
+
+        Args:
+            text: The YAML text.
+            source: Name of the text in error messages.
+
+        Raises:
+            UserError: The text is no valid study; the message names the source and the field.
+        """
         content = parse_yaml(text, source)
         if not isinstance(content, dict):
             raise UserError(f"{source}: expected a mapping of settings, found {type(content).__name__}")
@@ -263,7 +282,17 @@ class Study(FrozenSettings):
 
     @classmethod
     def of(cls, content: dict[str, Any], source: str = "study") -> Study:
-        """The study of these settings; UserError names the source and the field. A renamed key is accepted for the old one, with a notice."""
+        """Build a study from a mapping of settings.
+
+        A key's former name is accepted with a notice on standard error.
+
+        Args:
+            content: The settings.
+            source: Name of their source in error messages.
+
+        Raises:
+            UserError: A setting is invalid; the message names the source and the field.
+        """
         try:
             return cls.model_validate(_renamed(content, source))
         except ValidationError as error:
@@ -274,7 +303,11 @@ class Study(FrozenSettings):
             ) from error
 
     def checked(self) -> Study:
-        """The study, validated again, as its file is: `model_copy(update=...)` validates nothing. UserError names the field."""
+        """Validate the study again and return it, because `model_copy(update=...)` does not validate.
+
+        Raises:
+            UserError: A setting is invalid; the message names the field.
+        """
         try:
             content = self.model_dump(mode="json", by_alias=True, warnings=False)
         except (ValueError, AttributeError, TypeError) as error:  # pydantic: a type that has no JSON
@@ -285,7 +318,7 @@ class Study(FrozenSettings):
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
-        """The study in a YAML file; a relative data path is taken from the file's own directory."""
+        """Read the study in a YAML file; a relative data path is relative to the file's directory."""
         study = cls.from_yaml(read_text(path), str(path))
         if study.data.path is None or Path(study.data.path).is_absolute():
             return study
@@ -293,12 +326,12 @@ class Study(FrozenSettings):
         return study.model_copy(update={"data": study.data.model_copy(update={"path": str(beside)})})
 
 
-#: Settings that have a new name: (part, old key) -> new key.
+#: Renamed settings: (section, old key) -> new key.
 RENAMED = {("search", "max_fluency"): "max_cross_entropy"}
 
 
 def _renamed(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """The settings with old keys under their new names; one line on standard error for each that says something."""
+    """Return the settings with former keys under their new names, and print a notice for each that is set."""
     content = dict(content)
     for (part, old), new in RENAMED.items():
         settings = content.get(part)

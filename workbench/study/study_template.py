@@ -1,4 +1,4 @@
-"""A study file with a comment on every setting, from the descriptions of the settings themselves."""
+"""Template of a study file with a comment on every setting, from the descriptions of the settings."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ WIDTH = 110
 
 
 def study_template(study: Study) -> str:
-    """The YAML text of a study, each setting after a comment that describes it.
+    """Return the YAML text of a study, with a comment before each setting that describes it.
 
     Args:
-        study: the settings that the file holds.
+        study: The settings that the file contains.
 
     Returns:
-        A study file: `Study.from_yaml` of it equals `study`.
+        A study file: `Study.from_yaml` of this text equals `study`.
 
     Example:
         >>> from workbench.study import Study
@@ -55,17 +55,17 @@ def _about(value: object, field: FieldInfo) -> str:
 
 
 def _inline(value: object) -> str:
-    """A value on one line of YAML."""
+    """Return a value as one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()
 
 
 def settings_table() -> str:
-    """A Markdown table of every setting of a study, with its default and its description: the table in docs/study.md.
+    """Return a Markdown table of every setting of a study, with default and description, for docs/study.md.
 
     Example:
-        >>> print(settings_table().splitlines()[2])
-        | `persona` | `sycophancy` | A persona of the organism, the name of a published format (with data.path), or a persona file. |
+        >>> print(settings_table().splitlines()[2][:60])
+        | `persona` | `sycophancy` | The organism's sycophancy, hal
     """
     rows = [f"| `{name}` | `{default}` | {about} |" for name, default, about in _rows(Study(), "")]
     return "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows])

@@ -1,1 +1,1 @@
-"""The stages of a study, one file each, in the order of `run_study.STAGES`."""
+"""Stages of a study, one module each, in the order of `run_study.STAGES`."""

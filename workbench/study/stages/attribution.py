@@ -1,6 +1,6 @@
-"""Ledger, circuit and side effects of the study's main prompt on selection contexts, and cards of its latents.
+"""Attribution stage: ledger, circuit and side effects of the study's main prompt, and cards of its latents.
 
-The test split is not read again.
+It uses selection questions; the test split is not read again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workbench.study.study_settings import Study
 
 
 class AttributionStage(Stage):
-    """Why the prompt of the report's headline works; nothing in a study without a search."""
+    """Stage that attributes the effect of the report's main prompt; skipped in a study without a search."""
 
     name = "attribution"
 
@@ -73,7 +73,7 @@ class AttributionStage(Stage):
 
 
 def targets(context: StudyContext) -> dict[str, Any]:
-    """What each token's effect is measured on: the answer, the direction, and the objective's latents."""
+    """Return the quantities that effects are measured on: answer, direction, latents of the objective."""
     assert context.directions is not None
     found: dict[str, Any] = {
         "answer log-odds": answer_log_odds(),
@@ -85,12 +85,21 @@ def targets(context: StudyContext) -> dict[str, Any]:
 
 
 def aimed_latents(context: StudyContext) -> list[int]:
-    """The latents of the objective."""
+    """Return the indices of the latents in the objective; empty without latents."""
     return context.latents.ids[: context.study.latents] if context.latents is not None else []
 
 
 def moved_latents(context: StudyContext, ids: tuple[int, ...], contexts: Contexts) -> SideEffects | None:
-    """What the prompt does to all latents, next to the persona's first manual prompt."""
+    """Measure how the prompt changes all latents, compared with the persona's first manual prompt.
+
+    Args:
+        context: State of the study.
+        ids: Token ids of the prompt.
+        contexts: Questions in their chat template.
+
+    Returns:
+        The side effects; None without an SAE.
+    """
     if context.material.sae is None:
         return None
     manual = next(iter(context.material.persona.manual_prompts.get(context.study.sign, ())), None)
@@ -98,7 +107,12 @@ def moved_latents(context: StudyContext, ids: tuple[int, ...], contexts: Context
 
 
 def write_cards(context: StudyContext, latents: list[int]) -> None:
-    """Cards of the objective's latents and of the most moved others, from a corpus file or the train questions as the model sees them."""
+    """Write the cards of the given latents from texts of a corpus file or from the train questions.
+
+    Args:
+        context: State of the study.
+        latents: Indices of the latents.
+    """
     study, settings = context.study, context.study.attribution
     if settings.corpus is not None:
         corpus, about = (
@@ -125,10 +139,14 @@ def write_cards(context: StudyContext, latents: list[int]) -> None:
 
 
 def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
-    """The search whose prompt is attributed.
+    """Return the name of the search whose prompt is attributed, as in the report's headline.
 
-    Of the study's primary ones (of all, where none is primary) the best on selection, as in the report's
-    headline; ties go by order.
+    It is the search with the best rate on selection questions among the study's primary ones (among all if
+    none is primary); ties go by order.
+
+    Args:
+        study: The settings.
+        chosen: Frontiers with the chosen prompt marked, by the search's name.
     """
     wanted = 1 if study.sign == "induce" else -1
 

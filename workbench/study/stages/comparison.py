@@ -1,4 +1,4 @@
-"""The choice of each search's prompt on the selection split, then one reading of the test split."""
+"""Comparison stage: choose each search's prompt on the selection split, then read the test split once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workbench.study.stages.stage import Stage
 
 
 class ComparisonStage(Stage):
-    """Every condition on the test questions."""
+    """Stage that measures every condition on the test questions."""
 
     name = "comparison"
 
@@ -63,10 +63,15 @@ class ComparisonStage(Stage):
 
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
-    """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test).
+    """Measure every frontier on the selection split and mark its best prompt.
 
-    Of whole sentences the shortest is taken that is as good as the best one and keeps true statements
-    (`Frontier.choose`).
+    In a search over whole sentences, the shortest prompt is taken that is as good as the best and keeps the
+    agreement with true statements (`Frontier.choose`). The published protocol chooses among the five most
+    fluent prompts on test questions.
+
+    Args:
+        material: Inputs of the study.
+        found: Frontiers by the search's name.
     """
     limit = material.cross_entropy_limit(material.search_contexts, material.study.search.max_cross_entropy)
     if material.study.protocol.choose_on == "test":
@@ -86,12 +91,18 @@ def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Front
 
 
 def has_sentences(frontier: Frontier) -> bool:
-    """Does the frontier come from a search over prompts of any length?"""
+    """Whether the frontier comes from a search over prompts of any length."""
     return frontier.method in SEARCH_METHODS and SEARCH_METHODS[frontier.method].any_length
 
 
 def make_conditions(context: StudyContext) -> list[Condition]:
-    """All conditions of the study, fitted on train and search data and chosen on selection; nothing here sees the test split."""
+    """Build all conditions of the study without using the test split.
+
+    They are fitted on train and search data and chosen on selection data.
+
+    Args:
+        context: State of the study.
+    """
     material, directions = context.material, context.directions
     assert directions is not None
     return build_conditions(
@@ -114,7 +125,12 @@ def make_conditions(context: StudyContext) -> list[Condition]:
 
 
 def compare_on_test(context: StudyContext, conditions: Sequence[Condition]) -> Comparison:
-    """The conditions on the test split, with what else they move."""
+    """Compare the conditions on the test split, with their off-target effects.
+
+    Args:
+        context: State of the study.
+        conditions: The conditions.
+    """
     study, material = context.study, context.material
     names = {condition.name for condition in conditions}
     options = ComparisonOptions(

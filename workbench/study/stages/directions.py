@@ -1,4 +1,4 @@
-"""The direction of the persona, random ones as controls, and the directions of other personas that the study names."""
+"""Direction stages: the persona's direction with random controls, and the directions of other personas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workbench.study.study_settings import Study
 
 
 class DirectionsStage(Stage):
-    """The sweep over layers and methods; its best direction and the controls."""
+    """Stage that scans layers and methods, and saves the best direction and the controls."""
 
     name = "directions"
 
@@ -48,7 +48,7 @@ class DirectionsStage(Stage):
 
 
 class OtherDirectionsStage(Stage):
-    """The direction of every other persona that the study names, found on that persona's data as the study's own was."""
+    """Stage that finds the direction of every other persona that the study names, on that persona's data."""
 
     name = "directions beside"
 
@@ -74,7 +74,15 @@ class OtherDirectionsStage(Stage):
 
 
 def stop_without_direction(study: Study, found: LayerScan) -> None:
-    """UserError where no direction is shown and the study does not say to go on."""
+    """Stop the study if no direction is shown to work, unless the study says to go on.
+
+    Args:
+        study: The settings.
+        found: The scan over layers and methods.
+
+    Raises:
+        UserError: No direction is shown, and `directions.unshown` is "stop".
+    """
     if found.shown is False and study.directions.unshown == "stop":
         raise UserError(
             f"{found.verdict}. To search along the best one all the same, set directions.unshown to go_on"
@@ -82,7 +90,7 @@ def stop_without_direction(study: Study, found: LayerScan) -> None:
 
 
 def scan(material: Material) -> LayerScan:
-    """Sweep of layers and methods on train and search data."""
+    """Scan layers and methods for the best direction, on train and search data."""
     study, s = material.study, material.study.directions
     return find_directions(
         material.model,
@@ -100,7 +108,7 @@ def scan(material: Material) -> LayerScan:
 
 
 def controls(study: Study, found: LayerScan) -> tuple[Direction, ...]:
-    """Random directions with the residuals' covariance, one sign each."""
+    """Draw random directions with the covariance of the residuals, each with one sign."""
     if study.random_directions == 0:
         return ()
     return random_directions(

@@ -1,4 +1,4 @@
-"""The SAE latents that carry the persona; nothing in a study without an SAE."""
+"""Latent stage: the SAE latents that distinguish the persona; skipped in a study without an SAE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workbench.study.stages.stage import Stage
 
 
 class LatentsStage(Stage):
-    """Latents ranked on the train split."""
+    """Stage that ranks latents on the train split."""
 
     name = "latents"
 
@@ -39,7 +39,14 @@ class LatentsStage(Stage):
 
 
 def ranked_latents(material: Material) -> LatentRanking:
-    """Latents ranked by how well they tell the model's own choices apart; as published, all beyond a percentile at the answer."""
+    """Rank latents by how well they distinguish the model's own choices.
+
+    Under the published protocol, these are all latents above a percentile of the mean difference at the
+    answer.
+
+    Args:
+        material: Inputs of the study.
+    """
     study = material.study
     assert material.sae is not None, "this stage runs only with an SAE"
     asked: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The page about the run."""
+"""Report stage: the page about the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workbench.study.stages.stage import Stage
 
 
 class ReportStage(Stage):
-    """report.html; written anew whenever a finished run is run again."""
+    """Stage that writes report.html, again whenever a finished run is run again."""
 
     name = "report"
 

@@ -1,4 +1,4 @@
-"""The searches of a study: one stage for each, resumed from its checkpoint."""
+"""Search stages: one stage for each search of a study, resumed from its checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,13 @@ from workbench.study.study_settings import Study
 
 
 class SearchStage(Stage):
-    """One search: its prompts and its history. objective: plus = more of the persona, not yet calibrated; method: its registered name."""
+    """Stage that runs one search and saves its prompts and history.
+
+    Attributes:
+        search_name: Name of the search.
+        objective: Objective that is not yet calibrated; positive means more of the persona.
+        method: Registered name of the search method.
+    """
 
     def __init__(self, search_name: str, objective: Objective, method: str) -> None:
         self.search_name, self.objective, self.method = search_name, objective, method
@@ -70,7 +76,7 @@ class SearchStage(Stage):
 
 
 def search_stages(context: StudyContext) -> list[Stage]:
-    """A stage for every search that the study's conditions request."""
+    """Build a stage for every search that the study's conditions need."""
     directions = context.directions
     assert directions is not None
     known = SearchContext(
@@ -88,11 +94,22 @@ def run_search(
     checkpoint: Checkpoint | None,
     on_step: Callable[[SearchProgress], None] | None,
 ) -> Frontier:
-    """One search in the study's sign, its objective calibrated on neutral prompts."""
+    """Run one search in the direction of the study's sign, with the objective calibrated on neutral prompts.
+
+    Args:
+        material: Inputs of the study.
+        objective: The objective; positive means more of the persona.
+        method: Registered name of the search method.
+        checkpoint: File from which the search is resumed; None for none.
+        on_step: Called after each step; None for none.
+
+    Returns:
+        The prompts that the search found.
+    """
     study, s = material.study, material.study.search
     contexts = (
         material.search_contexts if objective.sites else material.search_questions
-    )  # an objective on the answer needs a question
+    )  # an objective on the answer always needs a question
     scaled = objective.calibrate(
         material.model, contexts, n=s.neutral, length=make_method(study, method).length, seed=study.seed
     )
@@ -113,7 +130,15 @@ def run_search(
 
 
 def make_method(study: Study, name: str) -> SearchMethod:
-    """The registered method with the study's options (those that it has)."""
+    """Build a registered search method with those of the study's options that it has.
+
+    Args:
+        study: The settings.
+        name: Registered name of the method.
+
+    Raises:
+        UserError: An option is invalid.
+    """
     kind, options = SEARCH_METHODS[name], study.search.options
     if name != study.search.method:
         options = {
@@ -129,14 +154,20 @@ def make_method(study: Study, name: str) -> SearchMethod:
 
 
 def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Population and children for a control method: the same, unless the method keeps one prompt (then all children are its own)."""
+    """Return population and children of a method that serves as a control.
+
+    They are the study's own; a method that keeps one prompt gets the children of the whole population.
+    """
     if kind.keeps_one_prompt:
         return {"children": options.get("population", 8) * options.get("children", 32)}
     return {k: options[k] for k in ("population", "children") if k in options and not kind.any_length}
 
 
 def started(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
-    """The method, begun from the persona's first manual prompt where the study requests it, repeated or cut to the method's length."""
+    """Return the method with its start text: the persona's first manual prompt, if the study requests that.
+
+    The text is repeated or cut to the method's length.
+    """
     if material.study.search.start == "random":
         return method
     prompts = material.persona.manual_prompts.get(material.study.sign, ())
@@ -152,7 +183,10 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
 
 
 def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
-    """A search over sentences with its limit: the study's `max_cross_entropy`, or the mean cross-entropy of the persona's manual prompts."""
+    """Set the cross-entropy limit of a search over sentences; other methods are returned unchanged.
+
+    The limit is the study's `max_cross_entropy`, or the mean cross-entropy of the persona's manual prompts.
+    """
     if (
         "max_cross_entropy" not in type(method).model_fields
         or "max_cross_entropy" in material.study.search.options
@@ -163,9 +197,15 @@ def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> 
 
 
 def with_other_personas(study: Study, objective: Objective, others: Sequence[Direction]) -> Objective:
-    """The objective and, for each other persona, what is wanted of its direction's z-scored reading.
+    """Add to the objective a term for each other persona that the study suppresses, induces or holds.
 
-    `run_search` turns the whole by the study's sign, so the others' terms are turned against it here.
+    Each term is on the z-scored projection on that persona's direction. `run_search` multiplies the whole
+    objective by the study's sign, so the terms are multiplied by that sign here as well.
+
+    Args:
+        study: The settings, with the other personas in `beside`.
+        objective: The objective of the study's own persona.
+        others: Directions of the other personas, in the order of `beside`.
     """
     turn = study.beside_weight if study.sign == "induce" else -study.beside_weight
     for wanted, direction in zip(study.beside.values(), others, strict=True):

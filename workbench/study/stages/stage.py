@@ -1,4 +1,4 @@
-"""What a stage of a study is: files that it leaves, how they are computed, how they are read again."""
+"""Base class of a study's stages: the files that a stage writes, how they are computed and loaded."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from workbench.study.context import StudyContext
 
 
 class Stage(ABC):
-    """One stage. It is done once: a resumed run loads what it left.
+    """One stage of a study. It runs once; a resumed run loads its files.
 
     Example:
-        A stage of one file is the whole of `stages/latents.py`.
+        `stages/latents.py` is a complete stage with one file.
     """
 
-    #: In the manifest, the log and the progress bars.
+    #: Name in the manifest, the log and the progress bars.
     name: ClassVar[str]
 
     @abstractmethod
     def files(self, context: StudyContext) -> tuple[str, ...]:
-        """The files that the stage leaves in the run directory; none where this study has no use for it."""
+        """Return the names of the files that the stage writes; empty if the study does not need the stage."""
 
     @abstractmethod
     def compute(self, context: StudyContext) -> None:
-        """Writes them."""
+        """Compute the stage's results and write its files."""
 
     def load(self, context: StudyContext) -> StudyContext:
-        """The context with the content of this stage's files; unchanged if no later stage reads them."""
+        """Return the context with the contents of this stage's files; unchanged if none is needed later."""
         return context
 
     def is_done(self, context: StudyContext) -> bool:
-        """Did an earlier run leave the files? UserError where one of them is gone or was changed."""
+        """Whether an earlier run wrote the stage's files.
+
+        Raises:
+            UserError: A file is missing or was changed.
+        """
         return context.directory.done(self.name)
 
     def run(self, context: StudyContext) -> StudyContext:
-        """Computes what is not done yet, and loads it."""
+        """Compute the stage if it is not done yet, and return the context with its results."""
         files = self.files(context)
         if files and not self.is_done(context):
             context.report(self.name, 0.0)
