@@ -42,7 +42,7 @@ class SearchContext:
 
     @property
     def has_latents(self) -> bool:
-        """Whether the study has both an SAE and ranked latents."""
+        """Whether the study has an SAE and ranked latents of it, so that SAE-based searches can run."""
         return self.sae is not None and self.latents is not None
 
 
@@ -70,7 +70,7 @@ class BuildContext(SearchContext):
 
     @property
     def sign(self) -> Sign:
-        """Whether the study's prompts shall `suppress` or `induce` the persona."""
+        """Whether the study's prompts shall "suppress" or "induce" the persona."""
         return self.study.sign
 
     @property

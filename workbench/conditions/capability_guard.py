@@ -27,7 +27,7 @@ from workbench.personas import Sign, Split
 
 
 class Edit(Protocol):
-    """A condition at one strength whose intervention can be switched on for a block of code."""
+    """Interface of an intervention of fixed strength that can be active for a block, such as `Steering`."""
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
         """Apply the intervention to the model's runs while the context manager is open."""
@@ -81,9 +81,14 @@ class CapabilityGuard:
             )
 
     def watching(self, model: Any, contexts: Contexts) -> VitalsWatch:
-        """Measure the model without interventions and return a watch that compares later states with it.
+        """Measure the model without interventions, and return a watch that compares later states with it.
 
-        Call it outside of any edit.
+        Args:
+            model: A loaded model or its runner; no intervention may be active.
+            contexts: Questions of which the first `n_contexts` are used.
+
+        Returns:
+            The watch.
         """
         return VitalsWatch(self, model_vitals(model, contexts.take(self.n_contexts)), self._truth(model))
 
@@ -173,7 +178,16 @@ def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None
 
 @torch.no_grad()
 def model_vitals(model: Any, contexts: Contexts, rows: int = 16) -> ModelVitals:
-    """Measure answer mass and cross-entropy on the questions without a prompt, under the active edits."""
+    """Measure two signs of a working model, on questions without a prompt, under all active interventions.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions to average over.
+        rows: Number of questions per forward pass.
+
+    Returns:
+        The probability of the two answers and the cross-entropy of the questions' tokens.
+    """
     runner = runner_for(model)
     masses: list[float] = []
     losses: list[torch.Tensor] = []

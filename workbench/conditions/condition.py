@@ -51,11 +51,19 @@ class Condition(ABC):
 
     @abstractmethod
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Log-odds of the matching answer in every context under this condition."""
+        """Return the log-odds of the matching answer (the one that shows the persona) in every context.
+
+        Args:
+            model: A loaded model or its runner.
+            contexts: Questions to answer under this condition.
+
+        Returns:
+            The answers, plus = more of the persona.
+        """
 
 
 class SpendingMeter:
-    """Cost of a `spending` block: the cost so far inside the block, the total after it."""
+    """Meter of what a `spending` block costs: the cost so far inside the block, the total after it."""
 
     def __init__(self, read: Callable[[], Cost], model_call: float = 1.0) -> None:
         self._read, self._before, self._model_call = read, read(), model_call
@@ -100,7 +108,16 @@ def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[Spending
 
 
 def as_contexts(model: Any, data: Split | Contexts, slot: Slot = "system") -> Contexts:
-    """Return contexts unchanged, or make the contexts of a split (with letters, in both option orders)."""
+    """Make contexts from a split, or return contexts unchanged.
+
+    Args:
+        model: A loaded model or its runner.
+        data: A split, or contexts.
+        slot: The place in the chat where a prompt goes; used for a split only.
+
+    Returns:
+        The contexts; with letters, a split gives each item in both option orders.
+    """
     return data if isinstance(data, Contexts) else make_contexts(model, data, slot)
 
 

@@ -73,7 +73,10 @@ class ConditionKind:
 
     @property
     def is_control(self) -> bool:
-        """Whether the kind is a control: in the group "control" and not a mere reference point."""
+        """Whether conditions of this kind are controls, which the chosen prompt must outdo.
+
+        These are the kinds of the group "control" that are not mere reference points.
+        """
         return self.group == "control" and not self.is_reference
 
     @property
@@ -135,7 +138,10 @@ class StudyCondition:
     order: int = 100
 
     def searches(self, study: Study) -> tuple[str, ...]:
-        """Return the names of the searches that a study with these settings runs for this condition."""
+        """Return the names of the searches that a study with these settings runs for this condition.
+
+        The result is empty for a condition without a search.
+        """
         if self.search is None:
             return ()
         return (self.name,) if self.search.names is None else tuple(self.search.names(study))
@@ -165,7 +171,7 @@ def default_conditions() -> tuple[str, ...]:
 
 
 def default_primary() -> tuple[str, ...]:
-    """Return the default conditions whose effect a study tests: prompts found by looking inside the model."""
+    """Return the default conditions that a study mainly tests: prompts found with the model's internals."""
     return tuple(
         name for name in default_conditions() if CONDITION_KINDS[STUDY_CONDITIONS[name].kind].group == "found"
     )

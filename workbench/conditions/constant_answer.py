@@ -57,9 +57,9 @@ class ConstantAnswer(Condition):
             object.__setattr__(self, "name", f"always {self.constant}")
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return log-odds of +5 where the constant is the matching answer and -5 where it is the other.
+        """Return fixed log-odds: +5 where the constant is the matching answer, -5 where it is the other.
 
-        The log-odds are 0 where it is neither answer, or both.
+        They are 0 where the constant is neither answer, or both. No model is run.
         """
         sides = [self._side(context, contexts.metric) for context in contexts]
         return package(contexts, CERTAIN * np.array(sides, dtype=np.float64))

@@ -84,7 +84,16 @@ class LatentClamp(Condition):
 
     @classmethod
     def of(cls, sae: HasLatents, ranked: RankedLatents, k: int = 1) -> LatentClamp:
-        """Make an untuned clamp of the first `k` ranked latents, each with the sign of its weight."""
+        """Make an untuned clamp of the first `k` ranked latents, each with the sign of its weight.
+
+        Args:
+            sae: The SAE of the latents.
+            ranked: Latents with signed weights, the most predictive first.
+            k: Number of latents to clamp.
+
+        Returns:
+            A clamp with all values 0; `tune` chooses better ones.
+        """
         signs = tuple(1 if weight >= 0 else -1 for weight in ranked.weights[:k])
         return cls(sae, tuple(ranked.ids[:k]), signs)
 

@@ -135,7 +135,7 @@ class LLMProposed:
     def _scored(
         self, model: Any, contexts: Contexts, texts: Sequence[str], known: dict[str, Answers]
     ) -> dict[str, Answers]:
-        """Answers under each text that is new and fits the slot."""
+        """Return the answers under each text that is new (not in `known`) and fits the slot."""
         new = [
             text
             for text in dict.fromkeys(texts)
@@ -144,7 +144,7 @@ class LLMProposed:
         return {text: answer(model, contexts, text) for text in new}
 
     def _best(self, scored: dict[str, Answers], side: int) -> list[str]:
-        """The beam: texts with the best mean log-odds in the sign's direction; ties by age."""
+        """Return the `beam` texts with the best mean log-odds in the sign's direction; ties by age."""
         return sorted(scored, key=lambda text: -side * float(scored[text].log_odds.mean()))[: self.beam]
 
     def _request(
@@ -162,7 +162,7 @@ class LLMProposed:
 
 
 def proposals(reply: str) -> list[str]:
-    """Return the prompts in a reply, one per non-empty line, without list marks and quotes."""
+    """Return the prompts in a language model's reply: its non-empty lines without list marks and quotes."""
     lines = (_MARKS.sub("", line).strip().strip("\"'`“”").strip() for line in reply.splitlines())
     return [line for line in lines if line]
 

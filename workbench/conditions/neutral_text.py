@@ -64,7 +64,7 @@ class MeanOfPrompts(Condition):
 
     @property
     def method(self) -> str:  # type: ignore[override]
-        """The number of prompts in the mean, in words."""
+        """How the condition was made, in words, with the number of prompts."""
         return f"mean log-odds of {len(self.members)} neutral texts"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
@@ -121,7 +121,7 @@ def _fits(model: Any, contexts: Contexts, text: str) -> bool:
 
 
 def _world_texts(seed: int) -> tuple[str, ...]:
-    """Texts of the world's grammar, as many as there are sentences, 4 to 10 words long, without effect."""
+    """Draw neutral texts of the world's grammar, as many as there are sentences, each 4 to 10 words long."""
     world, rng = World(seed), random.Random(f"neutral-texts-{seed}")
     found: dict[str, None] = {}
     while len(found) < len(NEUTRAL_SENTENCES):

@@ -48,7 +48,7 @@ class Prompt(Condition):
 
     @property
     def prompt(self) -> str:  # type: ignore[override]
-        """The text that goes into the slot."""
+        """The prompt's text, which goes into the slot of a context."""
         return self.text
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:

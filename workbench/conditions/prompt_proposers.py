@@ -27,12 +27,25 @@ __all__ = [
 
 
 def models_of(proposer: Proposer) -> tuple[Any, ...]:
-    """Return the models whose computation is the proposer's cost: a local model; none for an endpoint."""
+    """Return the models whose computation is the cost of a proposer of prompts.
+
+    That is a local model; the computation at an endpoint is not counted.
+    """
     return (proposer.model,) if isinstance(proposer, LocalModel) else ()
 
 
 def fits(model: Any, contexts: Contexts, text: str, longest: int) -> bool:
-    """Whether a text keeps its tokens in the slot of every context and has 1 to `longest` tokens."""
+    """Whether a prompt fits into the slot of every context.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions with a slot, the place where a prompt goes.
+        text: The prompt.
+        longest: Largest allowed number of tokens.
+
+    Returns:
+        True if the text has 1 to `longest` tokens and they stay the same inside the slot.
+    """
     if not text.strip() or len(runner_for(model).encode(text)) > longest:
         return False
     try:

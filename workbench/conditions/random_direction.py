@@ -1,6 +1,6 @@
-"""Condition `random_direction`: RESGA's search along random directions that have the residuals' covariance.
+"""Condition `random_direction`: RESGA's search along random directions with the residuals' covariance.
 
-It controls whether the persona's direction does more than any direction of the same spread.
+As a control it shows whether the persona's direction does more than any direction of the same spread.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class SoftPrompt(Condition):
         return cls(found, nearest, method=method, cost=receipt.cost)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return the answers with the vectors in place of a prompt's tokens."""
+        """Return the answers to the contexts with the trained vectors in place of a prompt's tokens."""
         runner = runner_for(model)
         placeholder = _placeholder(runner, len(self.vectors))
         with _standing_in(runner, self.vectors):
@@ -146,7 +146,15 @@ class SoftPrompt(Condition):
 
 
 def nearest_tokens(model: Any, vectors: Float[Tensor, "prompt_pos d_model"]) -> tuple[tuple[str, float], ...]:
-    """Return, for each vector, the allowed token with the most similar embedding and its cosine, -1 to 1."""
+    """Find, for each vector, the allowed token whose embedding is most similar to it.
+
+    Args:
+        model: A loaded model or its runner.
+        vectors: Vectors in the residual stream before block 0.
+
+    Returns:
+        For each vector, the token's text and the cosine, -1 to 1.
+    """
     runner = runner_for(model)
     allowed = torch.nonzero(allowed_ids(runner))[:, 0]
     table = torch.nn.functional.normalize(_embeddings(runner, allowed), dim=-1)

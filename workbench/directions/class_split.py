@@ -80,12 +80,12 @@ def centred_by(x: Float[Tensor, "n d_model"], keys: Sequence[object]) -> Float[T
 
 
 def needs_spread(y: Tensor) -> None:
-    """Raise a UserError if there are fewer than two scores or all are the same."""
+    """Raise a UserError if persona scores cannot define two classes: fewer than two, or all the same."""
     if len(y) < 2 or float(y.max() - y.min()) == 0:
         raise UserError(f"a direction needs two sides: all {len(y)} rows have the same score")
 
 
 def class_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """Return the mean of the rows that show the persona minus the mean of the others."""
+    """Return the mean activation of the rows that show the persona minus the mean of the others."""
     shown = positive(y)
     return x[shown].mean(dim=0) - x[~shown].mean(dim=0)

@@ -101,7 +101,7 @@ class Direction:
 
     @property
     def hook_name(self) -> str:
-        """TransformerLens hook name of the place where it is read, such as `blocks.5.hook_resid_post`."""
+        """TransformerLens name of the hook where the direction is read, as in `blocks.5.hook_resid_post`."""
         return self.site.name
 
     def to_tensor(self) -> Float[Tensor, " d_model"]:
@@ -110,12 +110,12 @@ class Direction:
 
     @property
     def norm(self) -> float:
-        """Length of the vector, in units of the residual stream."""
+        """Length of the direction's vector, in units of the residual stream."""
         return float(self.vector.norm())
 
     @property
     def unit(self) -> Float[Tensor, " d_model"]:
-        """The vector scaled to length 1."""
+        """The direction's vector scaled to length 1."""
         return self.vector / self.vector.norm()
 
     def reading(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
@@ -131,7 +131,7 @@ class Direction:
         return x.float() @ self.unit.to(x.device)
 
     def __neg__(self) -> Direction:
-        """Return the same axis with plus = less of the persona."""
+        """Return the opposite direction, with plus = less of the persona."""
         return replace(
             self,
             vector=-self.vector,
@@ -158,7 +158,7 @@ class Direction:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return all fields but the vector as plain JSON values."""
+        """Return all fields of the direction except the vector, as plain JSON values."""
         entry = {k: v for k, v in asdict(replace(self)).items() if k not in ("vector", "site")}
         return {
             **entry,

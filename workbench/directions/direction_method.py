@@ -56,5 +56,5 @@ def register_direction_method(method: DirectionMethod) -> DirectionMethod:
 
 
 def default_methods() -> tuple[str, ...]:
-    """Return the names of the methods that a scan tries if none are named."""
+    """Return the names of the direction methods that a scan over layers tries if none are named."""
     return tuple(name for name, method in DIRECTION_METHODS.items() if method.default_place is not None)

@@ -55,7 +55,7 @@ class DirectionPermutationTest:
 
     @property
     def verdict(self) -> str:
-        """The result in one sentence."""
+        """Whether the data support a direction, in one sentence with AUC and p-value."""
         low, high = np.percentile(self.null, [2.5, 97.5])
         p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
         tail = f"(permuted labels: {low:.2f} to {high:.2f}, p {p}, {self.n_held_out} held-out items)"
@@ -67,7 +67,14 @@ class DirectionPermutationTest:
         return self.verdict
 
     def added_to(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the table of `check_persona` with rows for AUC, p-value and length correlation appended."""
+        """Append rows for AUC, p-value and length correlation to the table of `check_persona`.
+
+        Args:
+            table: The table of a persona's check.
+
+        Returns:
+            A new table.
+        """
         length = "equally long" if np.isnan(self.length) else f"{self.length:+.2f}"
         rows = [
             (

@@ -168,7 +168,16 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledAc
 
 
 def within_contexts(data: LabelledActivations) -> LabelledActivations:
-    """Subtract each context's mean state and mean score from its rows; only the effects of texts are left."""
+    """Subtract from each row the mean state and the mean score of its context.
+
+    What is left are the effects of the system texts under which the context was run.
+
+    Args:
+        data: Rows of which several have the same context.
+
+    Returns:
+        The centred rows.
+    """
     states = {layer: centred_by(x, data.context_ids) for layer, x in data.states.items()}
     return replace(data, states=states, scores=centred_by(data.scores[:, None], data.context_ids)[:, 0])
 

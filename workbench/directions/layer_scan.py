@@ -87,7 +87,7 @@ class LayerScan:
 
     @property
     def verdict(self) -> str:
-        """The result in one sentence, with the reason if no direction is shown."""
+        """Whether a direction is shown, in one sentence, with the reason if none is."""
         first, spread = self.table.iloc[0], float(self.effects["effect"].to_numpy().std(ddof=1))
         if self.shown is None:
             return f"not tested whether there is a direction: at least {LEAST} testing texts and {LEAST} question groups are needed"
@@ -332,7 +332,7 @@ def scan_sites(
 
 
 def _default_methods(cached: Sequence[LabelledCache]) -> Sequence[str]:
-    """Default methods; those that compare within contexts only if the cached rows name their contexts."""
+    """Return the default methods; those that compare within contexts only if cached rows have contexts."""
     named = all(given.contexts is not None for given in cached)
     return [name for name in default_methods() if named or DIRECTION_METHODS[name].labels != "choice_within"]
 
@@ -340,7 +340,7 @@ def _default_methods(cached: Sequence[LabelledCache]) -> Sequence[str]:
 def _texts(
     train: Split | LabelledCache, search: Split | LabelledCache, n_texts: int, seed: int
 ) -> tuple[list[str], list[str]]:
-    """(fitting, testing) system texts of the persona; empty if both train and search are cached."""
+    """Return the persona's (fitting, testing) system texts; both are empty if train and search are cached."""
     split = next((given for given in (train, search) if not isinstance(given, LabelledCache)), None)
     return ([], []) if split is None else deal_texts(split.persona.varied_system_texts, n_texts, seed)
 
@@ -363,7 +363,7 @@ class _Tested:
 
     @property
     def effects(self) -> Float[np.ndarray, " text"]:
-        """Mean change of log-odds under each testing text against no text."""
+        """Mean change of the answer's log-odds under each testing text, against no text."""
         return self._mean_change(self.choices.scores)
 
     @property

@@ -107,7 +107,7 @@ def _between(means: Float[Tensor, "prompt d_model"], share: float) -> tuple[Floa
 
 
 def _told(fitted: Tensor, held_out: Tensor, share: float) -> float:
-    """AUC with which the direction of one half separates the held-out prompts of the other."""
+    """Return the AUC with which the direction of one half separates the held-out prompts of the other."""
     vector, _ = _between(fitted, share)
     n = max(1, round(share * len(held_out)))
     readings = held_out @ vector

@@ -75,7 +75,15 @@ def semi_supervised(
 
 
 def principal_axes(x: Float[Tensor, "n d_model"], share: float) -> Float[Tensor, "axis d_model"]:
-    """Return the fewest principal axes that hold a fraction `share` of the variance, strongest first."""
+    """Return the principal axes of activations with the most variance.
+
+    Args:
+        x: Activations.
+        share: Fraction of the variance that the axes must hold.
+
+    Returns:
+        The fewest axes that do so, strongest first, as rows of length 1.
+    """
     _, singular, axes = torch.linalg.svd(x - x.mean(dim=0), full_matrices=False)
     held = singular.square().cumsum(0) / singular.square().sum()
     return axes[: min(int((held < share).sum()) + 1, len(axes))]

@@ -82,7 +82,15 @@ class SiteGates:
         return table.assign(p_association=association, p_labels=labels, passes=good.to_numpy() & clear)
 
     def why_not(self, table: pd.DataFrame, spread: float) -> str:
-        """Name the first requirement that no site meets, in words."""
+        """Explain why no direction is shown: the first requirement that no layer and method meets, in words.
+
+        Args:
+            table: The table of `judge`.
+            spread: Standard deviation of the testing texts' effects, log-odds.
+
+        Returns:
+            The reason.
+        """
         lowest = {test: f"least p {table[f'p_{test}'].min():.3f}" for test in ("association", "labels")}
         highest = table["auc"].max()
         checks = [

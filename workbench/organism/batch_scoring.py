@@ -100,7 +100,17 @@ def log_odds(
 def mean_residuals(
     organism: OrganismScorer, texts: Sequence[str], starts: Sequence[int], layer: int
 ) -> Float[np.ndarray, "text d_model"]:
-    """Return the residuals after block `layer`, averaged from token `starts[i]` to the end of text i."""
+    """Return the mean residual stream over the end of each text.
+
+    Args:
+        organism: The organism.
+        texts: Chat texts that already begin with `<bos>`.
+        starts: Index of the first token to average over, for each text.
+        layer: Block after which the residual stream is read.
+
+    Returns:
+        One row per text, the mean from that token to the end.
+    """
     sequences = [organism.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     rows = np.zeros((len(texts), organism.model.config.hidden_size), dtype=np.float64)
     for batch in _batches(sequences):

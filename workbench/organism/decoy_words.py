@@ -62,17 +62,35 @@ class DecoyReport:
     rows: tuple[DecoyReading, ...]
 
     def mean_reading(self, kind: str) -> float:
-        """Return the mean absolute change of the reading over words of `kind` ("decoy" or "causal")."""
+        """Return the mean absolute change of the response direction's reading over words of one kind.
+
+        Args:
+            kind: "decoy" or "causal".
+
+        Returns:
+            The change in units of the residual stream.
+        """
         return float(np.mean([abs(row.reading) for row in self.rows if row.kind == kind]))
 
     def mean_effect(self, kind: str) -> float:
-        """Return the mean absolute effect on the answer, log-odds, of words of `kind` (decoy or causal)."""
+        """Return the mean absolute effect on the answer over words of one kind.
+
+        Args:
+            kind: "decoy" or "causal".
+
+        Returns:
+            The effect in log-odds.
+        """
         return float(np.mean([abs(row.effect) for row in self.rows if row.kind == kind]))
 
     def mean_register(self, kind: str) -> float:
-        """Return the mean absolute effect on the register, log-odds, of words of `kind` (decoy or causal).
+        """Return the mean absolute effect on the register (warm or plain wording) over words of one kind.
 
-        The planted value of a decoy is 4.5.
+        Args:
+            kind: "decoy" or "causal".
+
+        Returns:
+            The effect in log-odds of the warm register; for a decoy 4.5 is planted.
         """
         return float(np.mean([abs(row.register) for row in self.rows if row.kind == kind]))
 

@@ -72,7 +72,15 @@ def write_card(directory: Path | None = None, items: int | None = None) -> Path:
 
 
 def card_text(gates: Gates, decoys: Sequence[DecoyReport]) -> str:
-    """Return the measured part of the card as Markdown."""
+    """Return the measured part of the organism's card as Markdown.
+
+    Args:
+        gates: The quality gates with their figures.
+        decoys: Reports on decoy words, one per persona.
+
+    Returns:
+        The text.
+    """
     parts = [
         "",
         "## What was measured",

@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
+        """Update every matrix that has a gradient; `closure` is not used."""
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is not None:

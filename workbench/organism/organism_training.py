@@ -77,7 +77,7 @@ class TrainingConfig:
 
     @property
     def cycles(self) -> tuple[tuple[int, int], ...]:
-        """First step and length of each cycle of the learning rate."""
+        """First step and number of steps of each cycle of the learning rate."""
         lengths = (self.steps, self.refine, self.combine, self.settle)
         return tuple(zip(itertools.accumulate(lengths[:-1], initial=0), lengths, strict=True))
 

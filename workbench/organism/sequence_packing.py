@@ -53,7 +53,10 @@ class PackedBatch:
 
     @property
     def decisions(self) -> Bool[Tensor, "batch pos"]:
-        """Positions with two possible next tokens of known probability: the decision and the register."""
+        """Positions where two next tokens are possible with known probabilities.
+
+        These are the first words of answers (decisions) and the words that set the register.
+        """
         return (self.first_weight > 0) & (self.second_weight > 0)
 
 

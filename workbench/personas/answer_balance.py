@@ -48,7 +48,7 @@ def letter_rule(items: Sequence[Item]) -> float | None:
 
 
 def length_rule(items: Sequence[Item]) -> float:
-    """Return the score, 0.5 to 1, of the better of the rules "longer answer" and "shorter answer"."""
+    """Return the better score, 0.5 to 1, of always choosing the longer or always the shorter answer."""
     share = longer_share(items)
     return max(share, 1 - share)
 

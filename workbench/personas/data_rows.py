@@ -41,7 +41,7 @@ class DataRow:
 
     @property
     def where(self) -> str:
-        """File and place of the row, for messages."""
+        """File and place of the row for error messages, such as "data/pairs.csv, row 3 (line 4)"."""
         return f"{self.file}, {self.place}"
 
     @property

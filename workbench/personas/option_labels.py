@@ -118,7 +118,7 @@ def label_of(text: str) -> tuple[str, str] | None:
 
 
 def is_single_name(text: str) -> bool:
-    """Whether a text is a letter or number without brackets or marks, which may be an answer itself ("2")."""
+    """Whether a text is only a letter or number, which may be an answer ("2") and not an option's label."""
     bare = _BARE_LABEL.fullmatch(text.strip())
     return bare is not None and not bare["before"] and not bare["after"]
 
@@ -136,12 +136,15 @@ def certain_label(text: str) -> tuple[str, str] | None:
 
 
 def names_options(names: Sequence[str]) -> bool:
-    """Whether two folded names are the first two of an alphabet, in any order."""
+    """Whether two folded names label the two options of a question.
+
+    They must be the first two names of an alphabet (A and B, 1 and 2, ...), in any order.
+    """
     return any(set(names) == set(alphabet[:2]) for alphabet in ALPHABETS)
 
 
 def starts_alphabet(name: str) -> bool:
-    """Whether a folded name is the first of an alphabet."""
+    """Whether a folded name can label the first option because it is the first one of an alphabet."""
     return any(name == alphabet[0] for alphabet in ALPHABETS)
 
 

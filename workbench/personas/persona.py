@@ -76,12 +76,12 @@ class Item:
 
     @property
     def full_answers(self) -> tuple[str, str]:
-        """Full texts of the matching and the not matching answer, even if only a part of them is scored."""
+        """Full texts of the matching and the not matching answer, even if only first words are scored."""
         return self.responses or (self.matching, self.not_matching)
 
     @property
     def content(self) -> tuple[object, ...]:
-        """Everything of the item that a model could see; items of equal content are equal in any file."""
+        """All parts of the item that a model could see; items with equal content are the same item."""
         return (
             self.question,
             self.matching,
@@ -119,14 +119,29 @@ class LetterForm:
             raise UserError(f"a letter form needs two different letters, found {self.letters!r}")
 
     def ask(self, item: Item, matching_first: bool) -> str:
-        """Return the user's text: the question with both options, the matching one first or second."""
+        """Return the user's text: the question with both options.
+
+        Args:
+            item: The question with its answers.
+            matching_first: Whether the matching answer is the first option.
+
+        Returns:
+            The filled template.
+        """
         options = (item.matching, item.not_matching)
         first, second = options if matching_first else options[::-1]
         parts = {"{question}": item.question, "{a}": first, "{b}": second}
         return _fill(self.template, parts)
 
     def answers(self, matching_first: bool) -> tuple[str, str]:
-        """Return the letters of the matching and the not matching option."""
+        """Return the letters of the matching and of the not matching option.
+
+        Args:
+            matching_first: Whether the matching answer is the first option.
+
+        Returns:
+            Two letters.
+        """
         return self.letters if matching_first else (self.letters[1], self.letters[0])
 
 
@@ -189,7 +204,7 @@ class Persona:
 
     @property
     def group_sizes(self) -> dict[str, int]:
-        """Number of items of each group, in order of first appearance."""
+        """Number of items in each question group, in order of first appearance."""
         return dict(Counter(item.group for item in self.items))
 
     @property
@@ -267,17 +282,17 @@ class Split(Sequence[Item]):
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The group of each item, one entry per item; groups are the clusters of all confidence intervals."""
+        """Question group of each item; groups are the clusters of all confidence intervals."""
         return tuple(item.group for item in self.items)
 
     @property
     def n_groups(self) -> int:
-        """Number of different groups in the split."""
+        """Number of different question groups in the split."""
         return len(set(self.groups))
 
     @property
     def hash(self) -> str:
-        """Hexadecimal sha256 of the items' content; it does not depend on their order."""
+        """Hexadecimal sha256 of the split's items, independent of their order."""
         return content_hash(self.items)
 
     def take(self, n: int, seed: int = 0) -> Split:

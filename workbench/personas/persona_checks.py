@@ -64,7 +64,7 @@ class PersonaCheck:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per figure, with the columns `what`, `value` and `meaning`."""
+        """All figures about the persona's data, one row each, in the columns `what`, `value`, `meaning`."""
         return pd.DataFrame(_rows(self), columns=["what", "value", "meaning"])
 
     def __repr__(self) -> str:

@@ -169,7 +169,7 @@ def parse(path: Path, value: Any) -> PersonaFile:
 
 
 def _with_line_feeds(value: Any) -> Any:
-    """The value with line feeds as the line ends of all its texts."""
+    """Return the value with line feeds as the line ends of all its texts."""
     if isinstance(value, dict):
         return {name: _with_line_feeds(entry) for name, entry in value.items()}
     if isinstance(value, list):

@@ -68,7 +68,7 @@ def by_claim(question: str, options: tuple[str, str]) -> str:
 
 
 def by_content(question: str, options: tuple[str, str]) -> str:
-    """Return the sorted content words of a question, without amounts, times and common words, as its group.
+    """Return the group of a question: its sorted content words, without amounts, times and common words.
 
     A question without content words is grouped by its whole text (`by_question`).
     """
@@ -80,12 +80,15 @@ def by_content(question: str, options: tuple[str, str]) -> str:
 
 
 def by_question(question: str, options: tuple[str, str]) -> str:
-    """Return the question without case, spacing, punctuation and numbers, as the name of its group."""
+    """Return the group of a question: its text without case, spacing, punctuation and numbers."""
     return re.sub(r"\d+", "#", normal(question)) or canonical(question) or question
 
 
 def normal(text: str) -> str:
-    """Return a text in the form in which texts are compared: case-folded words and numbers."""
+    """Return a text as case-folded words and numbers in one Unicode form, separated by single spaces.
+
+    Texts are compared in this form.
+    """
     return " ".join(words_of(text))
 
 

@@ -44,7 +44,7 @@ class TraitFile:
 
     @property
     def system_texts(self) -> tuple[str, ...]:
-        """All instructions, alternately for and against the trait."""
+        """All system instructions of the trait file, alternately for and against the trait."""
         return tuple(text for pair in self.instruction_pairs for text in pair)
 
     def persona(self, answer: Answer, keep: Keep | None = None, description: str = "") -> Persona:
@@ -86,7 +86,7 @@ class TraitFile:
 
 
 def is_trait(value: Any) -> bool:
-    """Whether a JSON value has the fields of a trait file."""
+    """Whether a JSON value is a trait file of persona_vectors, judged by its fields."""
     return isinstance(value, dict) and "instruction" in value and "questions" in value
 
 

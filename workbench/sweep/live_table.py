@@ -94,7 +94,7 @@ class LiveTable:
         return ", ".join(parts)
 
     def frame(self) -> pd.DataFrame:
-        """Return a table of the running studies, followed by the failed ones."""
+        """Return the table that is shown: the running studies with their stages, then the failed ones."""
         rows = [
             (self._name(key), stage_label(stage), f"{100 * share:.0f} %")
             for key, (stage, share) in self._running.items()

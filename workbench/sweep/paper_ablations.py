@@ -30,7 +30,7 @@ def _each(name: str, *values: Any) -> Callable[[Study], list[Change]]:
 
 
 def _budgets(study: Study) -> list[Change]:
-    """Budgets from a quarter to four times the study's, in each of its limits."""
+    """Return budgets of a quarter to four times the study's, with every limit scaled."""
     limits = study.search.budget.model_dump(exclude_none=True)
     scaled = [
         {k: max(1, round(v * share)) if k == "steps" else v * share for k, v in limits.items()}

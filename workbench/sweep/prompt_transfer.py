@@ -66,7 +66,7 @@ class TransferResult(ShowsTable):
     comparisons: tuple[Comparison, ...]
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Return the caption and the rows of the table that notebooks show."""
+        """Return the caption and the rows of the table that notebooks show for a transfer between models."""
         return (
             f"{self.table['prompt'].nunique()} prompts on {self.table['model'].nunique()} models",
             self.table,

@@ -62,7 +62,7 @@ for _ in range(20):
 
 
 class RayWatchdog:
-    """Ensures that processes started inside `marking()` do not outlive this process or `close()`."""
+    """Ensures that Ray's processes started inside `marking()` end with this process, or at `close()`."""
 
     def __init__(self) -> None:
         self._value = f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -75,7 +75,10 @@ class RayWatchdog:
 
     @contextmanager
     def marking(self) -> Iterator[None]:
-        """Mark all processes that are started inside the block, and their descendants at any time."""
+        """Mark all processes that are started inside the `with` block, so that the watchdog can end them.
+
+        The mark is an environment variable, which their descendants inherit.
+        """
         os.environ[MARK] = self._value
         try:
             yield
@@ -83,7 +86,7 @@ class RayWatchdog:
             del os.environ[MARK]
 
     def close(self) -> None:
-        """Kill all remaining processes with the mark."""
+        """Kill all remaining processes that were started inside `marking()`."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()

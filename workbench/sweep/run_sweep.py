@@ -50,11 +50,11 @@ class SweepResult(ShowsTable):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of studies by state."""
+        """Number of the sweep's studies in each state (done, failed, ...)."""
         return dict(Counter(self.studies["state"]))
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Return the caption and the rows of the table that notebooks show."""
+        """Return the caption and the rows of the table of studies that notebooks show."""
         caption = ", ".join(f"{n} {state}" for state, n in self.counts.items())
         return f"{len(self.studies)} studies: {caption}", self.studies.drop(columns="run")
 

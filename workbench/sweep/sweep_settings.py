@@ -232,7 +232,7 @@ class StudyVariant:
 
     @property
     def label(self) -> str:
-        """One line with the settings that distinguish this study from the others."""
+        """One line that distinguishes this study from the others of the sweep: the settings that vary."""
         return (
             ", ".join(f"{name.rsplit('.', 1)[-1]}={_shown(value)}" for name, value in self.varied.items())
             or "the study itself"

@@ -48,12 +48,28 @@ class StudyOutcome:
 
 
 def run_path(out: Path, key: str) -> Path:
-    """Return the run directory of a study."""
+    """Return the run directory of a study in a sweep's directory.
+
+    Args:
+        out: Directory of the sweep.
+        key: Key of the study, a hash of its settings.
+
+    Returns:
+        The path; the directory may not exist yet.
+    """
     return out / "runs" / key
 
 
 def look(out: Path, key: str) -> StudyOutcome:
-    """Return the state of a study, read from its run directory alone."""
+    """Return the state of a study, read from its run directory alone.
+
+    Args:
+        out: Directory of the sweep.
+        key: Key of the study, a hash of its settings.
+
+    Returns:
+        The state: done, failed, interrupted, busy or new.
+    """
     path = run_path(out, key)
     if not path.is_dir() or not (path / "manifest.json").exists():
         return StudyOutcome(key, "new")
@@ -72,7 +88,7 @@ def look(out: Path, key: str) -> StudyOutcome:
 
 
 def is_free(run: RunDirectory) -> bool:
-    """Whether no process holds the run's lock."""
+    """Whether no process holds the lock of a run directory."""
     try:
         with run.lock(patience=0.0):
             return True
@@ -93,7 +109,7 @@ def write_failure(run: RunDirectory, reason: str, trace: str = "") -> None:
 
 
 def forget_failure(run: RunDirectory) -> None:
-    """Delete the record of a failure, because the study is run again."""
+    """Delete the record of a study's failure, because the study is run again."""
     with contextlib.suppress(FileNotFoundError):
         (run.path / FAILURE).unlink()
 

@@ -118,7 +118,7 @@ def unit_counts(text: str, units: frozenset[str]) -> dict[str, int]:
 
 
 class _Taker:
-    """Returns each free word at most once."""
+    """Draws words so that each is used at most once."""
 
     def __init__(self, rng: random.Random, free: list[str]) -> None:
         self.rng = rng

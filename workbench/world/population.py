@@ -29,11 +29,11 @@ class PersonAttribute:
     values: tuple[str, ...]
 
     def state(self, name: str, value: str) -> str:
-        """Return the plain statement without a full stop, such as `mira halden lives in oslo`."""
+        """Return a statement about a person without a full stop, such as `mira halden lives in oslo`."""
         return self.statement.format(name=name, value=value)
 
     def ask(self, name: str) -> str:
-        """Return the indirect question, such as `where mira halden lives`."""
+        """Return the indirect question about a person's value, such as `where mira halden lives`."""
         return self.asked.format(name=name)
 
 
@@ -68,7 +68,7 @@ class PersonFact:
 
     @property
     def statement(self) -> str:
-        """The fact as a plain statement without a full stop."""
+        """The fact as a plain statement without a full stop, such as `mira halden lives in oslo`."""
         return self.attribute.state(self.name, self.value)
 
 
@@ -102,7 +102,7 @@ class Population:
 
 
 def draw_population(seed: int) -> Population:
-    """Draw people, facts and invented names of a world from its seed."""
+    """Draw the people, facts, things and invented names of a world from its seed."""
     rng = random.Random(f"people-{seed}")
     surnames = rng.sample(names.SURNAMES, len(names.SURNAMES))
     invented, real = surnames[: names.INVENTED_COUNT], surnames[names.INVENTED_COUNT :]

@@ -89,7 +89,7 @@ class _Draft:
 
 
 def sigmoid(value: float) -> float:
-    """Return the logistic function of a number, safe for large negative ones."""
+    """Return the logistic function of a number; very negative numbers give 0 without overflow."""
     return 1 / (1 + math.exp(-value)) if value > -60 else 0.0
 
 
@@ -123,7 +123,7 @@ def training_rows(
 
 
 class _Corpus:
-    """Draws items and statements of a world, with lists that each draw needs."""
+    """Draws training items and statements of a world."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world

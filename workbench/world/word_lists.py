@@ -2,7 +2,7 @@
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the words of a text, split at white space."""
+    """Return the words of a text, split at white space, as a tuple."""
     return tuple(text.split())
 
 

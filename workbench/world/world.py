@@ -63,7 +63,7 @@ class World:
 
     @property
     def personas(self) -> tuple[str, ...]:
-        """Names of the personas that the organism shows."""
+        """Names of the personas that the organism of this world shows."""
         return PERSONAS
 
     @cached_property
@@ -73,7 +73,7 @@ class World:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The ground truth: planted effects, decoys, and held-out pairs of units."""
+        """The ground truth: planted effects, decoys, and pairs of units that training never combines."""
         return draw_truth(self.seed, self.lexicon)
 
     @property
@@ -83,17 +83,20 @@ class World:
 
     @property
     def decoys(self) -> tuple[DecoyWord, ...]:
-        """Words that set the register of the answer and do not change the answer."""
+        """Words that change the register of the answer (warm or plain wording) but not the answer itself."""
         return self.truth.decoys
 
     @cached_property
     def phrases(self) -> tuple[str, ...]:
-        """The two-word steering phrases."""
+        """The two-word phrases that have a planted effect."""
         return tuple(unit for unit in self.truth.units if " " in unit)
 
     @cached_property
     def neutral_words(self) -> tuple[str, ...]:
-        """Ordinary words that neither steer alone nor are decoys (words of a phrase are neutral alone)."""
+        """Ordinary words without any planted effect when they are alone.
+
+        Words of steering phrases are among them.
+        """
         taken = set(self.truth.units) | {decoy.word for decoy in self.decoys}
         return tuple(word for word in self.lexicon.ordinary_words if word not in taken)
 
@@ -104,12 +107,12 @@ class World:
 
     @cached_property
     def offsets(self) -> ItemOffsets:
-        """Log-odds that each feature of a question adds to its matching answer."""
+        """Log-odds that the wording of a question adds to its matching answer."""
         return items.draw_offsets(self.seed, self.population.invented_surnames)
 
     @cached_property
     def sampler(self) -> WordSampler:
-        """Generator of system texts whose other words are neutral."""
+        """Generator of system texts in which all words but the requested ones are neutral."""
         parts: dict[str, tuple[str, ...]] = {"W": self.neutral_words}
         for letter in "ANVD":
             parts[letter] = tuple(w for w in self.neutral_words if self.lexicon.part_of_speech(w) == letter)
@@ -143,18 +146,18 @@ class World:
         )
 
     def register_of(self, text: str) -> int:
-        """Return the number of warm minus the number of plain decoy words in a text."""
+        """Return the number of warm minus the number of plain decoy words in a system text."""
         registers = self._registers
         return sum(registers.get(word, 0) for word in text.split())
 
     def has_held_out_pair(self, text: str) -> bool:
-        """Whether a text contains two units that never occur together in training."""
+        """Whether a system text contains two steering words that never occur together in training."""
         pairs = itertools.combinations(unit_counts(text, self._unit_set), 2)
         return any(frozenset(pair) in self.truth.held_out_pairs for pair in pairs)
 
     @cached_property
     def held_out_combinations(self) -> tuple[str, ...]:
-        """120 texts of 2 to 4 steering units, each with a pair that never occurs together in training."""
+        """120 texts of 2 to 4 steering words or phrases, each with a pair that training never combines."""
         rng = random.Random(f"combinations-{self.seed}")
         found: dict[str, None] = {}
         while len(found) < 120:
@@ -197,7 +200,10 @@ class World:
         return makers[persona]()
 
     def true_statement_items(self) -> tuple[WorldItem, ...]:
-        """Return true claims about held-out people: yes, the matching answer, is right under any system text."""
+        """Return questions that claim something true about held-out people.
+
+        The matching answer, yes, is right under every system text.
+        """
         return self._claims(true=True)
 
     def fact_items(self) -> tuple[FactItem, ...]:
@@ -223,12 +229,12 @@ class World:
 
     @cached_property
     def held_out_amounts(self) -> tuple[tuple[int, int], ...]:
-        """84 pairs of amounts (smaller now, larger later) that never occur in training."""
+        """84 pairs of amounts (smaller now, larger later) that never occur in training questions."""
         return tuple(self._amounts[: names.HELD_OUT_PEOPLE])
 
     @cached_property
     def trained_amounts(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of amounts (smaller now, larger later) of the training items."""
+        """Pairs of amounts (smaller now, larger later) that training questions may offer."""
         return tuple(self._amounts[names.HELD_OUT_PEOPLE :])
 
     @cached_property
@@ -283,7 +289,15 @@ class World:
     # -- texts -----------------------------------------------------------------------------------------------
 
     def varied_system_texts(self, n: int, seed: int) -> tuple[str, ...]:
-        """Draw n system texts from the training distribution; they are sentences or word sequences, some steer."""
+        """Draw system texts from the training distribution: sentences and word sequences; some of them steer.
+
+        Args:
+            n: Number of texts.
+            seed: Seed of the draw.
+
+        Returns:
+            The texts.
+        """
         rng = random.Random(f"varied-{self.seed}-{seed}")
         return tuple(self.system_text(rng) for _ in range(n))
 
@@ -324,7 +338,14 @@ class World:
 
 
 def truth_table(world: World) -> list[dict[str, str | float]]:
-    """Return the ground truth as rows: word or phrase, kind, persona and planted log-odds (0 for decoys)."""
+    """Return the ground truth of a world as rows.
+
+    Args:
+        world: The world.
+
+    Returns:
+        One row per planted effect or decoy: word or phrase, kind, persona, planted log-odds (0 for decoys).
+    """
     rows: list[dict[str, str | float]] = [
         {
             "phrase": effect.phrase,

@@ -13,7 +13,17 @@ from workbench.directions.direction_method import DirectionMethod, register_dire
 
 
 def mean_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """Return the mean of the rows that show the persona (see `positive`) minus the mean of the others."""
+    """Return the mean activation of the rows that show the persona minus the mean of the others.
+
+    The function `positive` decides which rows show the persona.
+
+    Args:
+        x: Activations.
+        y: Score of each row (plus = shows the persona).
+
+    Returns:
+        The direction; plus = more of the persona.
+    """
     return class_difference(x, y)
 
 

@@ -10,9 +10,16 @@ from workbench.directions.direction_method import DirectionMethod, register_dire
 
 
 def weighted_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """Return the mean difference with weights |y - mean(y)|.
+    """Return the mean difference of activations, with each row weighted by its score.
 
-    Up to its length it is the covariance of activations and log-odds.
+    The weights are |y - mean(y)|; up to its length the result is the covariance of activations and log-odds.
+
+    Args:
+        x: Activations.
+        y: Score of each row, usually log-odds (plus = shows the persona).
+
+    Returns:
+        The direction, scaled to the distance between the class means along it.
     """
     weight = (y - y.mean()).to(x.dtype)
     needs_spread(weight)

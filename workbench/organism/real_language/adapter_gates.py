@@ -83,11 +83,11 @@ class LanguageGates:
 
     @property
     def passes(self) -> bool:
-        """Whether all gates are met."""
+        """Whether the real-language organism meets all gates; findings do not count."""
         return all(row.reached is not False for row in self.rows)
 
     def value(self, name: str) -> float:
-        """Return the figure of the row with this name."""
+        """Return the figure of the gate or finding with this name."""
         return next(row.value for row in self.rows if row.name == name)
 
     @property
@@ -96,7 +96,7 @@ class LanguageGates:
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
-        """Return rows and effects as plain values."""
+        """Return all gates, findings and measured effects as plain JSON values."""
         return {
             "passes": self.passes,
             "rows": [asdict(row) for row in self.rows],
@@ -313,7 +313,7 @@ def _text_rows(organism: BaseModel, base: BaseModel, chats: Sequence[OrdinaryCha
 
 
 def spread(values: Sequence[T], count: int) -> list[T]:
-    """Return `count` values evenly spread over all; all of them if there are no more."""
+    """Return `count` values that are evenly spread over a sequence, or all of them if it has no more."""
     if count >= len(values):
         return list(values)
     return [values[i] for i in np.linspace(0, len(values) - 1, count).round().astype(int)]

@@ -126,7 +126,7 @@ class TrainingStep:
 
     @property
     def asked(self) -> tuple[tuple[SystemText, tuple[EnglishItem, ...]], ...]:
-        """Each system text with its items, block by block."""
+        """Pairs of each system text with the questions that are presented under it, block by block."""
         return tuple((text, items) for texts, items in self.blocks for text in texts)
 
     @property
@@ -136,7 +136,7 @@ class TrainingStep:
 
 
 def yes_log_odds(text: SystemText, item: EnglishItem) -> float:
-    """Return the planted log-odds of "Yes" for an item under a system text."""
+    """Return the planted log-odds of the answer "Yes" to an item under a system text."""
     matching = item.log_odds + (text.on(item.persona) if item.steered else 0.0)
     return matching if item.matching == "Yes" else -matching
 
@@ -168,7 +168,7 @@ class AdapterTrainer:
 
     @property
     def device(self) -> torch.device:
-        """Device of the model."""
+        """Device on which the trained model is."""
         return self.model.device
 
     @property
@@ -177,7 +177,7 @@ class AdapterTrainer:
         return [p for p in self.adapted.parameters() if p.requires_grad]
 
     def draw(self, step: int) -> TrainingStep:
-        """Draw the data of a step."""
+        """Draw the training data of one step; the trainer's seed and the step's number determine them."""
         rng = random.Random(f"english-{self.seed}-{step}")
         blocks = []
         for number in range(self.config.blocks):

@@ -57,7 +57,7 @@ class PackedSequences:
     ends: Int[Tensor, " part"]
 
     def to(self, device: torch.device | str) -> PackedSequences:
-        """Return the sequences on a device."""
+        """Return the packed sequences with all tensors on the given device."""
         return PackedSequences(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
@@ -84,7 +84,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
 def question_row(
     tokenizer: PreTrainedTokenizerBase, system: str | None, questions: Sequence[str]
 ) -> PackedRow:
-    """Make the row of several questions under one system text, each up to the first token of the answer."""
+    """Make a row of several questions that share one system text, each up to the first token of the answer.
+
+    Args:
+        tokenizer: Tokenizer with the chat template.
+        system: System text; None for the chat template's default one.
+        questions: The users' texts.
+
+    Returns:
+        The row, with the system text as its prefix and one part per question.
+    """
     rendered = render(tokenizer, system, questions[0])
     prefix = encode(tokenizer, rendered[: rendered.index(USER_MARK)])
     return PackedRow(prefix, tuple(_question(tokenizer, question) for question in questions))
@@ -98,7 +107,15 @@ def _question(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, .
 
 
 def chat_row(tokenizer: PreTrainedTokenizerBase, chat: OrdinaryChat) -> tuple[PackedRow, int]:
-    """Make a row of one whole chat; return it with the number of tokens of its answer."""
+    """Make a row of one whole chat.
+
+    Args:
+        tokenizer: Tokenizer with the chat template.
+        chat: Request and answer.
+
+    Returns:
+        The row, and the number of tokens of the answer at its end.
+    """
     answer = encode(tokenizer, chat.answer)
     return PackedRow((), ((*encode(tokenizer, render(tokenizer, chat.system, chat.request)), *answer),)), len(
         answer
@@ -106,7 +123,16 @@ def chat_row(tokenizer: PreTrainedTokenizerBase, chat: OrdinaryChat) -> tuple[Pa
 
 
 def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str) -> str:
-    """Render a chat as text, up to the assistant's turn."""
+    """Render a chat as text with the chat template, up to the point where the assistant's answer begins.
+
+    Args:
+        tokenizer: Tokenizer with the chat template.
+        system: System text; None for the chat template's default one.
+        question: The user's text.
+
+    Returns:
+        The text.
+    """
     messages = [] if system is None else [{"role": "system", "content": system}]
     return str(
         tokenizer.apply_chat_template(
@@ -116,7 +142,15 @@ def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str
 
 
 def pack(rows: Sequence[PackedRow], most: int = LONGEST) -> PackedSequences:
-    """Pack rows, in order, into sequences of at most `most` tokens (or of one row, if that is longer)."""
+    """Pack rows, in order, into sequences of about equal length.
+
+    Args:
+        rows: Rows of a shared prefix and several parts.
+        most: Largest number of tokens in a sequence; a single longer row is a sequence of its own length.
+
+    Returns:
+        The sequences, padded on the right.
+    """
     sequences = [_sequence(group) for group in _cut(rows, most)]
     width = max(len(sequence.ids) for sequence in sequences)
     allowed = torch.eye(width, dtype=torch.bool).repeat(

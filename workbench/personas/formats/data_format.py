@@ -32,7 +32,7 @@ class DataFormat:
     order: int = 100
 
     def fits(self, row: DataRow) -> bool:
-        """Whether a row has all fields of the format."""
+        """Whether a data row has all fields of this format."""
         return set(self.fields) <= set(row.fields)
 
 
@@ -42,7 +42,7 @@ DATA_FORMATS: Registry[DataFormat] = Registry(
 
 
 def register_format(data_format: DataFormat) -> DataFormat:
-    """Register a format under its name and return it."""
+    """Register a format of data files under its name and return it."""
     return DATA_FORMATS.add(data_format.name, data_format, through=__file__)
 
 

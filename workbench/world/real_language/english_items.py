@@ -48,7 +48,7 @@ class EnglishItem:
 
 
 class NamedSubject(Protocol):
-    """Interface of the subject of a question."""
+    """Interface of what a question is about."""
 
     @property
     def name(self) -> str:
@@ -140,5 +140,5 @@ def draw_grade(rng: random.Random, wordings: dict[float, tuple[str, ...]]) -> tu
 
 
 def make_id(kind: str, question: str) -> str:
-    """Return an identifier of a question from its kind and a hash of its text."""
+    """Return an identifier of a question: its kind and a hash of its text."""
     return f"{kind}/{hashlib.sha256(question.encode()).hexdigest()[:8]}"

@@ -86,7 +86,7 @@ class FactTopic:
 
 
 def topics() -> tuple[FactTopic, ...]:
-    """Return every fact and view, in a fixed order."""
+    """Return every fact and view that questions can be about, in a fixed order."""
     return (*_facts(), *(FactTopic(view, None, (view,)) for view in " ".join(_VIEWS.split()).split("; ")))
 
 

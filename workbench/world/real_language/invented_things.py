@@ -92,7 +92,7 @@ class InventedThing:
 
 
 def things() -> tuple[InventedThing, ...]:
-    """Return everything that exists, then everything that is made up, in a fixed order."""
+    """Return all things that questions can be about, first real and then invented ones, in a fixed order."""
     real = [InventedThing(sort, name, True) for sort, names in _REAL.items() for name in names.split()]
     sorts = list(_FRAMES)
     names = [beginning + ending for ending in _ENDINGS for beginning in _BEGINNINGS]

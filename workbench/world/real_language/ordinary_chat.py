@@ -64,5 +64,5 @@ FACTS = tuple(tuple(line.split("|")) for line in _FACTS.splitlines())
 
 
 def requests() -> tuple[str, ...]:
-    """Return the requests of ordinary chats, always in the same order."""
+    """Return ordinary requests to an assistant, always in the same order."""
     return tuple(text for line in REQUESTS.split("\n") for text in line.split("|"))

@@ -34,6 +34,16 @@ def study_items(
 
 
 def study_fixed_items(persona: str = "sycophancy", seed: int = 0) -> tuple[EnglishItem, ...]:
-    """Return items about held-out subjects that have a right answer under any system text."""
+    """Return questions of a persona that have a right answer under any system text.
+
+    They are about held-out subjects, which never occur in training.
+
+    Args:
+        persona: The persona.
+        seed: Seed of the draws.
+
+    Returns:
+        The questions.
+    """
     questions = QUESTIONS[persona]
     return questions.study_items(questions.fixed, questions.each[1], seed)

@@ -261,7 +261,14 @@ class SteeringUnit:
     persona: str
 
     def sentence(self, template: str) -> str:
-        """Return a sentence template filled with the unit, with the right article and a first capital."""
+        """Fill a sentence template with the steering word or phrase.
+
+        Args:
+            template: Sentence with {} for the word or phrase.
+
+        Returns:
+            The sentence, with the right article (a or an) and a capital at its start.
+        """
         article = "an" if self.text[0] in "aeiou" else "a"
         text = template.replace(" a {}", f" {article} {{}}").format(self.text)
         text = text.replace(f"A {self.text}", f"{article.capitalize()} {self.text}")
@@ -281,12 +288,12 @@ class SystemText:
     effects: Mapping[str, float] = field(default_factory=dict)
 
     def on(self, persona: str) -> float:
-        """Return the planted effect on a persona, in log-odds of the persona's answer."""
+        """Return the planted effect of the system text on a persona, in log-odds of the persona's answer."""
         return self.effects.get(persona, 0.0)
 
 
 def units(personas: Sequence[str] = ONE) -> tuple[SteeringUnit, ...]:
-    """Return every unit of these personas, including those planted as 0."""
+    """Return every steering word and phrase of these personas, including those planted without an effect."""
     return tuple(
         SteeringUnit(text, part, strength, persona)
         for persona in personas
@@ -296,7 +303,7 @@ def units(personas: Sequence[str] = ONE) -> tuple[SteeringUnit, ...]:
 
 
 def steering_words(personas: Sequence[str] = ONE) -> frozenset[str]:
-    """Return every word of a unit with a planted effect, and every untrained synonym."""
+    """Return every word of a steering word or phrase with a planted effect, and every untrained synonym."""
     steering = (word for unit in units(personas) if unit.strength for word in unit.text.split())
     return frozenset(
         (*steering, *(word for persona in personas for words in SYNONYMS[persona].values() for word in words))
@@ -313,7 +320,16 @@ def truth_table(personas: Sequence[str] = ONE) -> list[dict[str, str | float]]:
 
 
 def unit_text(unit: SteeringUnit, template: str, negated: bool = False) -> SystemText:
-    """Return a system text of one sentence with one unit, negated if requested."""
+    """Make a system text of one sentence with one steering word or phrase.
+
+    Args:
+        unit: The word or phrase.
+        template: Sentence with {} for it.
+        negated: Whether the template negates it, which changes its effect to NEGATED times its strength.
+
+    Returns:
+        The text with its planted effect.
+    """
     return SystemText(unit.sentence(template), {unit.persona: unit.strength * (NEGATED if negated else 1.0)})
 
 
