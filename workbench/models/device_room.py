@@ -25,7 +25,7 @@ def weight_numbers(checkpoint: ModelDirectory) -> int:
 def refuse_too_large(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place, name: str) -> None:
     """Raise UserError if the weights do not fit into the GPU's free memory, with what would fit.
 
-    CPUs and device maps over several GPUs are not checked.
+    Only single CUDA devices are checked, not CPUs, MPS or device maps.
 
     Args:
         checkpoint: The checked model directory.

@@ -141,7 +141,7 @@ class RunPlaces:
         return _rotated(attn, x.unflatten(0, (len(cos), -1)), cos, sin, scale).flatten(0, 1)
 
     def turned_back(self, attn: Any, keys: Float[Tensor, "row pos head d_head"]) -> Tensor:
-        """Undo the rotation of cached keys (of caches without padding)."""
+        """Undo the rotary embedding of cached keys (of a cache without padding)."""
         if attn.cfg.positional_embedding_type != "rotary":
             return keys
         cos, sin = _rotation(attn, torch.arange(self.left, device=keys.device)[None, None], self.left)

@@ -180,7 +180,7 @@ class Runner(ABC):
     def device(self) -> torch.device:
         """Device of the embedding.
 
-        If other blocks are on other devices, residuals, logits and hooked activations are moved to this one.
+        If blocks are on other devices, residuals, logits and hooked activations are moved to this one.
         """
         return next(self.model.parameters()).device
 
@@ -429,12 +429,11 @@ class Runner(ABC):
 
     @contextmanager
     def placed(self, layout: TokenLayout) -> Iterator[None]:
-        """Tell edits the positions of prompt and decision token in the running batch.
-
-        The positions are in `layout` while the `with` block runs.
+        """Set `layout` while the `with` block runs, so that edits know the positions in the batch.
 
         Args:
-            layout: The positions; the decision token is the last token before the answer.
+            layout: Positions of the prompt and of the decision token (the last one before the answer) in each
+                row.
         """
         before, self.layout = self.layout, layout
         try:

@@ -2,7 +2,7 @@
 
 1. Positions and vocabulary are cut into chunks of at most `CHUNK` logits; the unembedding rows of a chunk are
    converted to float32.
-2. log(sum(exp(logits))) is accumulated over the chunks with a running maximum.
+2. Each chunk gives one log(sum(exp(logits))) per position; a last logsumexp combines them.
 3. The backward pass computes each chunk's logits again (the softmax of a chunk needs only the total), so a
    gradient needs no more memory than a score, as in cut cross-entropy (Wijmans et al. 2024, arXiv
    2411.09009).

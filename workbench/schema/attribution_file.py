@@ -75,8 +75,8 @@ class TokenPairEntry(Entry):
 class MediationEntry(Entry):
     """How much of a prompt's effect on the answer goes through one mediator, in log-odds.
 
-    The fields are those of `workbench.attribution.MediationResult`; `*_low` and `*_high` are the ends of the
-    intervals.
+    A mediator is a direction or a latent, for example. The fields are those of
+    `workbench.attribution.MediationResult`; `*_low` and `*_high` are the ends of the intervals.
     """
 
     target: str
@@ -158,7 +158,7 @@ class CircuitEndEntry(Entry):
     Attributes:
         id: Id of the end, to which edges refer.
         name: Its name.
-        kind: Kind of the end.
+        kind: What it is, such as "direction", "latent" or "answer".
         change: Its change by the prompt.
     """
 

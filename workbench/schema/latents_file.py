@@ -47,9 +47,9 @@ class LatentsFile(RunFile):
         persona: Name of the persona.
         sae: Name of the SAE.
         site: Site of the SAE.
-        labels: Which labels the latents were ranked by.
-        rule: Rule by which they were selected.
-        check: Reconstruction by the SAE.
+        labels: How contexts were labelled for the ranking: "choice_within", "choice" or "answer".
+        rule: Rule by which the latents were selected, such as "percentile".
+        check: How well the SAE reconstructs the activations; None if it was not measured.
         latents: The latents.
     """
 

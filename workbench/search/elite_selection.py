@@ -85,6 +85,10 @@ class CanSurvive:
             parents: The parents with their scores.
             objective: Objective of each child.
             bound: Lower bound of each child's cross-entropy, nats per token.
+
+        Returns:
+            Margins in objective units: the distance to the worst parent that could still be an elite, at the
+            child's best fluency weight; at least 0 for a child that may reach the frontier.
         """
         n_weights = len(self.weights)
         at_best = values(ScoredPrompts(parents.ids[:0], objective, bound), self.weights)

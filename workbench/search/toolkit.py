@@ -142,7 +142,8 @@ class SearchToolkit:
     def sampled_prompts(self, n: int, length: int, temperature: float = 1.0) -> Ids:
         """Sample `n` prompts from the model in the slot of the first context.
 
-        Prompts must survive decoding and encoding; if the model writes too few, random prompts are added.
+        A prompt is kept only if decoding and encoding it inside the context gives its ids back. If the model
+        writes too few, random prompts are added.
 
         Args:
             n: Number of prompts.
@@ -221,7 +222,8 @@ class SearchToolkit:
             swaps: Number of replaced positions per child.
 
         Returns:
-            Distinct children that survive decoding and encoding; they may be fewer than requested.
+            Distinct children whose ids are unchanged by decoding and encoding; they may be fewer than
+            requested.
         """
         ids, tokens = ids.cpu(), tokens.cpu()
         parents, length = ids.shape
@@ -244,8 +246,8 @@ class SearchToolkit:
     def from_list(self, children: list[tuple[int, tuple[int, ...]]], parents: Ids) -> ChildProposals:
         """Make proposals from (parent row, ids) pairs.
 
-        Children that do not survive decoding and encoding, equal their parent, or repeat another child are
-        dropped. The first changed position is found by comparison.
+        Children are dropped if decoding and encoding changes their ids, if they equal their parent, or if
+        they repeat another child. The first changed position is found by comparison.
 
         Args:
             children: Row of the parent, and ids of the child.

@@ -71,8 +71,8 @@ class SentenceSearch(SentenceSettings):
         sampled_openings: Number of further openings, which the model itself begins with.
         sentences: Largest number of sentences in one prompt.
         first: Number of sentences written for the start.
-        first_scored: How many of them are scored; of the others, those that the probe predicts to be best are
-            scored too.
+        first_scored: How many of them are scored; then the `children` sentences of the others that the probe
+            predicts to be best are scored.
         slot_words: Number of templates with one word that are scored at the start.
         explored: Number of templates with a word of the bank that are scored in every later step.
         slot_reads: Number of words with which the bank begins.

@@ -57,7 +57,13 @@ class PreparedParents:
         return self.ids.cpu() if self.given is None else self.given
 
     def parent(self, row: int) -> PreparedParents:
-        """Return one parent without its caches, for tables that are computed parent by parent."""
+        """Return one parent with its log-probabilities, but without its caches.
+
+        Tables over the vocabulary are computed parent by parent, to save memory.
+
+        Args:
+            row: Row of the parent.
+        """
         one = slice(row, row + 1)
         return PreparedParents(
             self.ids[one], self.cross_entropy[one], WholeTable(self.log_probs.parent(row)), self.own[one], []

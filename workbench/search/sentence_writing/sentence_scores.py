@@ -68,7 +68,7 @@ class SentenceScores:
         return as_prompts(self.bench.memory["ids"]) if "ids" in self.bench.memory else []
 
     def good_prompts(self) -> set[Prompt]:
-        """Return the scored prompts that keep all limits on the screening measures."""
+        """Return the scored prompts that keep all limits (on cross-entropies and on evil advice)."""
         prompts = self.prompts()
         return {prompts[i] for i in self.good().nonzero()[:, 0].tolist()}
 
@@ -211,7 +211,7 @@ class SentenceScores:
         return kept
 
     def good(self) -> Bool[Tensor, " prompt"]:
-        """Return a mask of the scored prompts that keep all limits on the screening measures."""
+        """Return a mask of the scored prompts that keep all limits (on cross-entropies and on evil advice)."""
         return self.keeps(self.bench.memory["measures"])
 
     def keeps(self, measures: Float[Tensor, "prompt measure"]) -> Bool[Tensor, " prompt"]:

@@ -64,7 +64,7 @@ class SentenceTools:
 
     @cached_property
     def proposals(self) -> SentenceProposals:
-        """Object that proposes the candidates of each step."""
+        """Object that proposes the candidates of each step: written, edited, filled and joined sentences."""
         return SentenceProposals(self)
 
     @classmethod
@@ -97,13 +97,14 @@ class SentenceTools:
     def openings(self, sampled: int) -> list[Prompt]:
         """Return the openings of sentences: the form's, and some that the model begins with.
 
-        The form's openings must survive encoding and decoding; the model's have up to two tokens.
+        The form's openings are kept if decoding and encoding leaves their text unchanged; the model's have up
+        to two tokens.
 
         Args:
             sampled: Number of openings from the model.
 
         Raises:
-            UserError: None of the form's openings survives.
+            UserError: None of the form's openings is kept.
         """
         given = {text: self.slot.encode(text) for text in self.slot.form.openings}
         kept = [
