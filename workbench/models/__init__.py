@@ -1,4 +1,4 @@
-"""Loading models and running them: the only importer of transformer_lens."""
+"""Load and run models; only this package imports transformer_lens."""
 
 from workbench.models.finite_check import first_not_finite, not_finite
 from workbench.models.hook_sites import HOOKS, Site

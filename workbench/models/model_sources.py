@@ -32,7 +32,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is.
+    """Location of a model's files.
 
     Attributes:
         name: The name that the user gave.

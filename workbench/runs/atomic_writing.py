@@ -151,7 +151,7 @@ def write_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write named tensors with text metadata, atomically; tensors are moved to the CPU first."""
-    import torch  # here, not above: a reader of reports and manifests does not wait for torch
+    import torch  # imported late, since readers of reports and manifests do not need it
     from safetensors.torch import save
 
     ready = {name: torch.as_tensor(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}

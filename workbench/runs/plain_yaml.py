@@ -50,7 +50,7 @@ def parse_yaml(text: str, where: str) -> Any:
             f"{where}: expected at most {LONGEST_TEXT:,} characters of YAML, found {len(text):,}: give rows as JSON Lines or CSV"
         )
     try:
-        return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader that allows less
+        return yaml.load(text, Loader=_PlainLoader)  # stricter than SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -59,7 +59,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except RecursionError as error:
         raise UserError(f"{where}: YAML nested too deeply") from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        # what PyYAML's constructors raise for `!!timestamp abc`, `!!bool abc`, numbers of 5,000 digits
+        # PyYAML's constructors raise these for `!!timestamp abc`, `!!bool abc` and numbers of 5,000 digits
         raise UserError(
             f"{where}: expected YAML of plain values: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
@@ -79,7 +79,7 @@ class _PlainLoader(yaml.SafeLoader):
         value = super().construct_yaml_int(node)
         if (
             value.bit_length() > LONGEST_NUMBER
-        ):  # Python refuses to print it, in the message that would refuse it
+        ):  # Python refuses to print a longer one, even in an error message
             raise yaml.MarkedYAMLError(
                 problem=f"a number of more than {LONGEST_NUMBER} bits", problem_mark=node.start_mark
             )

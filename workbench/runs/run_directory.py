@@ -145,7 +145,7 @@ class RunDirectory:
         if all(entry.name in starters or _is_debris(entry) for entry in found) and not self.manifest().stages:
             for entry in found:
                 entry.unlink()
-            with contextlib.suppress(OSError):  # not empty: another run is in it
+            with contextlib.suppress(OSError):  # not empty if another run is in it
                 for directory in self.made:
                     directory.rmdir()
 
@@ -379,7 +379,7 @@ class RunDirectory:
     def _sweep(self) -> None:
         """Remove the temporary files that a crash left."""
         for path in self.path.rglob(f".*{TEMPORARY}"):
-            with contextlib.suppress(OSError):  # a directory of that name is nobody's debris
+            with contextlib.suppress(OSError):  # a directory of that name is not a leftover
                 path.unlink()
 
 
@@ -437,7 +437,7 @@ def _missing(path: str | Path) -> tuple[Path, ...]:
     place = Path(path).expanduser().absolute()
     return tuple(
         one for one in (place, *place.parents) if not os.path.exists(one)
-    )  # False also where it may not be looked at
+    )  # exists() is also False without permission to look
 
 
 def _is_debris(entry: Path) -> bool:

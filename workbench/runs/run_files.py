@@ -81,9 +81,7 @@ def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE, whole: bool = True
     """
     text = read_text(path, limit)
     value = parse_json(text, str(path))
-    if (
-        whole and "\\ud" in text.lower()
-    ):  # an escape that may be half of a character, which nothing can print or hash
+    if whole and "\\ud" in text.lower():  # maybe half of a surrogate pair, which cannot be printed or hashed
         require_whole_text(json.dumps(value, ensure_ascii=False), str(path))
     return migrated(Path(path).name, value, str(path), _writer(Path(path)))
 

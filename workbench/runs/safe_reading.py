@@ -55,9 +55,7 @@ def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
         if size > limit:
             raise UserError(f"{path}: expected at most {limit // MEBIBYTE} MiB, found {size / MEBIBYTE:.1f}")
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            data = file.read(
-                limit + 1
-            )  # a file of /proc has no size, and may wait for what never comes, or never end
+            data = file.read(limit + 1)  # a file of /proc has no size, and reading it may block or never end
         if data is None or len(data) > limit:
             raise UserError(
                 f"{path}: expected at most {limit // MEBIBYTE} MiB, found a file {'that ends nowhere' if data else 'that waits'}"
@@ -156,7 +154,7 @@ def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
             raise UserError(f"{path}: expected at most {LARGEST_TABLE // MEBIBYTE} MiB of values, found more")
         batches.append(batch)
     table = pa.Table.from_batches(batches, schema=file.schema_arrow)
-    table.validate(full=True)  # texts that are no UTF-8 would fail where they are used
+    table.validate(full=True)  # otherwise texts that are not UTF-8 would fail later, where they are used
     return table.to_pandas()
 
 
@@ -179,7 +177,7 @@ def read_safetensors(
     data = read_bytes(path)
     header = _checked_header(path, data)
     _check_shapes(path, header, shapes or {})
-    import torch  # here, not above: a reader of reports and manifests does not wait for torch
+    import torch  # imported late, since readers of reports and manifests do not need it
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -212,7 +210,7 @@ def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
     The layout is eight bytes of length, JSON, then the tensors' bytes without gaps.
     """
     length = int.from_bytes(data[:8], "little")
-    # A header of 640, 1152 or 1408 bytes has a length that begins as a pickle does.
+    # The length of a header of 640, 1152 or 1408 bytes has the same first bytes as a pickle.
     is_header = data[8:9] == b"{" and length <= len(data) - 8
     if not is_header and data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise UserError(

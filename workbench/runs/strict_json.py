@@ -52,7 +52,7 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
     except RecursionError as error:
         where = where if first_line == 1 else f"{where}, line {first_line}"
         raise UserError(f"{where}: JSON nested too deeply") from error
-    except ValueError as error:  # a constant, or a number of more digits than Python reads
+    except ValueError as error:  # NaN or infinity, or a number with more digits than Python reads
         where = where if first_line == 1 else f"{where}, line {first_line}"
         raise UserError(f"{where}: expected JSON, {' '.join(str(error).split())}") from error
 
@@ -70,7 +70,7 @@ def parse_json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
     _refuse_too_many(text, where)
     for line, one in enumerate(
         unify_line_ends(text).split("\n"), start=1
-    ):  # not splitlines: a JSON text may hold U+2028
+    ):  # not splitlines, since a JSON text may contain U+2028
         if one.strip():
             yield line, parse_json(one, where, line)
 

@@ -273,7 +273,7 @@ def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
         directory: The run directory.
         searches: The frontiers by the searches' names; their histories follow one another in one table.
     """
-    (directory / "search").mkdir(exist_ok=True)  # a study without any search has none yet
+    (directory / "search").mkdir(exist_ok=True)  # a study without a search has not made it
     parts = [
         frontier.history.drop(columns="seconds", errors="ignore").assign(search=name)
         for name, frontier in searches.items()

@@ -122,7 +122,7 @@ def search(
     bench.memory.update(state.memory)
     _set_batch_size(scorer, method, state, fixed=batch_tokens is not None)
     already = Cost(**state.spent) if state.spent else Cost()
-    if state.spent:  # the prefixes were counted by the run that was stopped
+    if state.spent:  # the stopped run has already counted the prefixes
         already, before = (
             already + Cost(repeated=_layers(runner) - before["forward"] - before["backward"]),
             _counters(runner),

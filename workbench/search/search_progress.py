@@ -37,7 +37,13 @@ class SearchProgress:
 
 
 def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgress:
-    """Return the progress of a search from its state after the last step."""
+    """Return a search's progress after its last step, as `on_step` gets it.
+
+    Args:
+        state: State of the search.
+        cost: Cost so far.
+        budget: The search's budget.
+    """
     assert state.archive is not None, "a step fills the archive"
     row = state.history[-1]
     used = min(1.0, budget.used(cost, state.step))

@@ -1,1 +1,1 @@
-"""Search methods, one file each; each registers itself."""
+"""The search methods, one module each; every module registers its method in `SEARCH_METHODS`."""

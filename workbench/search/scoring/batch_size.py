@@ -50,7 +50,7 @@ class BatchSize:
     gradient_tokens: int = 2048
 
     def halve(self) -> None:
-        """Halve both numbers of tokens; UserError if they cannot be halved further."""
+        """Halve the tokens per batch, with and without gradients; UserError if they are already smallest."""
         if self.tokens <= SMALLEST:
             raise UserError(
                 f"out of memory with batches of {self.tokens} tokens: a smaller model, dtype or context is needed"

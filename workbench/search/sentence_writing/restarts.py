@@ -22,7 +22,9 @@ _GAIN = 0.1
 def update_restart(
     memory: dict[str, Tensor], step: int, best: float, bag: Sequence[int], effects: Float[Tensor, " word"]
 ) -> None:
-    """Record a gain, exclude a word, or allow an excluded word again.
+    """Exclude a search's strongest word if there was no gain for some steps, and later allow it again.
+
+    Gains are recorded in the search's memory.
 
     Args:
         memory: The search's memory, which checkpoints save. It has "gain" (the best score and the step of the

@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench.search.sentence_writing.slot_text import Prompt
 from workbench.search.sentence_writing.word_bank import WordBank
 
-#: The kinds of edits in turn.
+#: Kinds of edits, which take turns.
 _KINDS = ("replace", "link", "replace", "delete")
 #: Weight of the model's log p for a linked word, below 1 because it was computed at the position before the
 #: link.

@@ -35,13 +35,13 @@ class Template:
 
     @classmethod
     def parse(cls, text: str, language: str) -> Template:
-        """Parse a line of sentence_frames.yaml.
+        """Parse one template from sentence_frames.yaml.
 
-        "You are {a|an} {adjective} {noun}." has two variants and two gaps.
+        The text "You are {a|an} {adjective} {noun}." has two variants (a, an) and two gaps.
 
         Args:
-            text: The line.
-            language: Name of its language, which is put before the kinds.
+            text: The template's line in the file.
+            language: Name of its language, which is put before the gaps' kinds.
         """
         choices = [
             part[1:-1].split("|") if "|" in part else [part] for part in re.split(r"(\{[^{}]*\})", text)

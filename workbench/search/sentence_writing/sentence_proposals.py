@@ -54,7 +54,14 @@ class SentenceProposals:
         return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
 
     def candidates(self, elites: list[Prompt], step: int) -> list[Prompt]:
-        """Propose written sentences (every `write_every` steps), edits, filled templates, and pairs."""
+        """Propose the candidates of a step: written sentences, edits, filled templates, and pairs.
+
+        Sentences are written only every `write_every` steps.
+
+        Args:
+            elites: The best prompts so far.
+            step: Number of the step.
+        """
         effects, weights = self.tools.learned.word_effects(), self.tools.method.bias
         drawn = partial(self._drawn, *effects)
         if self._restarted(step, effects[0]):

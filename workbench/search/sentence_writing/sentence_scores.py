@@ -211,7 +211,7 @@ class SentenceScores:
         return kept
 
     def good(self) -> Bool[Tensor, " prompt"]:
-        """Return a mask of the scored prompts that keep all limits (on cross-entropies and on evil advice)."""
+        """Return a mask of the scored prompts that keep all limits (cross-entropies, evil advice)."""
         return self.keeps(self.bench.memory["measures"])
 
     def keeps(self, measures: Float[Tensor, "prompt measure"]) -> Bool[Tensor, " prompt"]:

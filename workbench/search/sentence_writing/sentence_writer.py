@@ -19,7 +19,7 @@ from workbench.search.sentence_writing.sentence_form import ENDINGS
 
 #: Rows that run or are screened at a time; their logits take most of the memory.
 _ROWS = 32
-#: Endings of one beginning that run at a time, to half depth and without logits.
+#: Endings of one beginning that run at a time (through half of the blocks, without logits).
 _TAILS = 256
 #: Value of a measure that was not computed; it keeps every limit (checkpoints have finite numbers only).
 UNMEASURED = -1e6
