@@ -47,8 +47,8 @@ def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str,
         context: The study's settings, directions, SAE and latents.
 
     Returns:
-        From the name of each search to its objective (plus = more of the persona, not yet calibrated) and the
-        name of its search method.
+        Mapping from the name of each search to its objective (plus = more of the persona, not yet calibrated)
+        and the name of its search method.
     """
     found: dict[str, tuple[Objective, str]] = {}
     for recipe in (STUDY_CONDITIONS[name].search for name in names):

@@ -88,7 +88,7 @@ class CapabilityGuard:
             contexts: Questions of which the first `n_contexts` are used.
 
         Returns:
-            The watch.
+            The watch, whose `holds` checks the limits while an intervention is active.
         """
         return VitalsWatch(self, model_vitals(model, contexts.take(self.n_contexts)), self._truth(model))
 
@@ -124,21 +124,22 @@ class VitalsWatch:
     def strongest(
         self, model: Any, contexts: Contexts, tried: Sequence[C], sign: Sign
     ) -> tuple[C, Answers, int]:
-        """Choose the edit with the largest effect among those that keep the guard's limits.
+        """Choose the intervention with the largest effect among those that keep the guard's limits.
 
-        The effect is the mean log-odds in the sign's direction; on ties the earlier edit is chosen.
+        The effect is the mean log-odds in the sign's direction; on ties the earlier intervention is chosen.
 
         Args:
             model: A loaded model or its runner.
             contexts: Questions on which limits and effect are measured.
-            tried: The edits to try.
+            tried: Interventions to try, such as one steering vector at several strengths.
             sign: "suppress" or "induce".
 
         Returns:
-            The chosen edit, its answers on the contexts, and the number of edits that broke a limit.
+            The chosen intervention, its answers on the contexts, and the number of interventions that broke a
+            limit.
 
         Raises:
-            UserError: Every edit breaks a limit.
+            UserError: Every intervention breaks a limit.
         """
         kept: list[tuple[C, Answers]] = []
         for condition in tried:

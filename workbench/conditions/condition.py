@@ -76,7 +76,7 @@ class SpendingMeter:
             return self._all
         spent = (
             self._read() - self._before
-        )  # of whole numbers; model calls are not, so they are divided only now
+        )  # exact: all counts are integers until model calls are computed below
         return replace(spent, model_calls=(spent.forward + spent.backward) / self._model_call)
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ class LatentClamp(Condition):
     """
 
     sae: HasLatents
-    latents: tuple[int, ...]  # one number alone is one latent
+    latents: tuple[int, ...]  # a single number is also accepted
     signs: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
     positions: Positions = "all"

@@ -76,7 +76,7 @@ def prompt_cross_entropies(
 def _losses(runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
     whole = pad_right([(*prefix, *ids) for prefix, ids in rows]).to(runner.device)
     resid, _ = runner.run(runner.embed(whole), 0, runner.shape.n_layers)
-    # without anything to its left the first token has no probability
+    # a first token without text before it has no probability
     spans = [range(max(1, len(prefix)), len(prefix) + len(ids)) for prefix, ids in rows]
     row = torch.tensor([r for r, span in enumerate(spans) for _ in span], device=runner.device)
     at = torch.tensor([pos for span in spans for pos in span], device=runner.device)

@@ -100,7 +100,7 @@ class Steering(Condition):
         return steer(model, self.direction, self.coefficient, self.positions)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return the answers to the questions without a prompt while the steering is active."""
+        """Return the answers to the contexts without a prompt while the steering is active."""
         with self.edit(model):
             return answer(model, contexts)
 

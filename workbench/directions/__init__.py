@@ -1,4 +1,4 @@
-"""Directions: fitted to labelled activations, judged by what they predict, saved in several formats."""
+"""Directions: fitted to labelled activations, judged by what they predict, and saved in several formats."""
 
 from workbench.directions.direction import Direction, random_directions
 from workbench.directions.direction_method import (

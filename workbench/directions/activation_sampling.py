@@ -78,7 +78,7 @@ class ActivationSampler:
         return data if labels == "choice" else within_contexts(data)
 
     def under_each(self, split: Split, texts: Sequence[str], n_contexts: int) -> LabelledActivations:
-        """Run the same contexts without a text and then under each text, and read the model's own choices.
+        """Run the same contexts without a text and under each system text, and read activations and log-odds.
 
         Args:
             split: Questions to draw the contexts from.
@@ -86,7 +86,7 @@ class ActivationSampler:
             n_contexts: Number of contexts under each text.
 
         Returns:
-            Rows ordered by text; those without a text come first.
+            Rows ordered by text; those without a text come first. The scores are the model's own log-odds.
         """
         contexts = self._contexts(split, max(1, n_contexts // self._orders(split)))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]

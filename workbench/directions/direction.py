@@ -1,6 +1,6 @@
-"""A persona's direction: a vector in the residual stream with sign, site and origin.
+"""A persona's direction: a vector in the residual stream with its sign, site and origin.
 
-And random control directions.
+Random control directions are drawn with the covariance of activations.
 """
 
 from __future__ import annotations

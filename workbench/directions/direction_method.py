@@ -26,7 +26,7 @@ class DirectionMethod:
 
     Attributes:
         name: Name in settings and tables.
-        labels: How the activations are labelled that it is fitted to.
+        labels: Kind of labels that it needs: "choice", "choice_within", "answer" or "response".
         fit: Function that fits the vector.
         says: One line, without a full stop, that says what is done.
         replicates: Number of bootstrap replicates for the interval of its angle; 0 for a method that is too

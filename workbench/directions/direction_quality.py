@@ -133,9 +133,10 @@ def rank_correlation(
 def letter_direction(
     x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " n"]
 ) -> Float[Tensor, " d_model"]:
-    """Return the difference between rows whose answer is the option shown first (A) and the other rows.
+    """Return the direction of the letter, a confound of directions fitted to letter answers.
 
-    It is the direction of the letter, a confound; zeros if all rows are of one kind.
+    It is the mean activation of the rows whose answer is the option shown first (A) minus that of the other
+    rows; zeros if all rows are of one kind.
     """
     if not bool(first_shown.any()) or bool(first_shown.all()):
         return torch.zeros(x.shape[1])
@@ -155,7 +156,7 @@ def _row_spearman(
 ) -> Float[np.ndarray, " replicate"]:
     """Return Spearman's correlation of each row of a with the same row of b.
 
-    Nan if one of them does not vary.
+    It is nan if one of the two rows does not vary.
     """
     ranks = [rankdata(m, axis=1) - (m.shape[1] + 1) / 2 for m in (a, b)]
     spread = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))

@@ -58,7 +58,7 @@ class LabelledActivations:
 
 
 def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> LabelledActivations:
-    """Read each context with its matching answer (+1) and with its not matching answer (-1).
+    """Read activations at the end of each context's matching answer (score +1) and not matching answer (-1).
 
     Args:
         runner: Runner of the model.
@@ -92,9 +92,9 @@ def own_choices(
     prompts: Sequence[tuple[int, ...] | None],
     layers: Sequence[int],
 ) -> LabelledActivations:
-    """Read contexts with prompts at the decision token, scored by the model's own log-odds.
+    """Read activations of contexts before the answer, scored by the model's own log-odds.
 
-    The decision token is the last token before the answer.
+    They are read at the decision token, the last token before the answer.
 
     Args:
         runner: Runner of the model.
@@ -126,7 +126,7 @@ def own_choices(
 
 
 def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledActivations:
-    """Read each question with its matching response (+1) and with its not matching response (-1).
+    """Read activations over each question's matching response (score +1) and not matching response (-1).
 
     Args:
         runner: Runner of the model.
@@ -195,9 +195,9 @@ def _shown_text(runner: Runner, context: Context, prompt: tuple[int, ...] | None
 
 
 def _first_shown(contexts: Sequence[Context], matching: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """True where the row's answer is the option shown first.
+    """Return True where the row's answer is the option shown first.
 
-    False everywhere if options have only one order.
+    It is False everywhere if options are shown in one order only.
     """
     first = torch.tensor([c.matching_first for c in contexts])
     return (

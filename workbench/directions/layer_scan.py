@@ -79,9 +79,9 @@ class LayerScan:
 
     @property
     def shown(self) -> bool | None:
-        """Whether a direction is shown, that is, whether a site passes the gates.
+        """Whether a direction is shown, that is, whether a layer and method meet all requirements of `gates`.
 
-        It is None if there are too few texts or question groups to test this.
+        It is None if there are too few testing texts or question groups to test this.
         """
         return None if bool(self.table["p_labels"].isna().all()) else bool(self.table["passes"].any())
 
@@ -99,9 +99,9 @@ class LayerScan:
 
     @property
     def best(self) -> Direction:
-        """The direction whose reading best predicts the effects of prompts, of all sites that pass the gates.
+        """The direction whose projection best predicts the effects of prompts, of those that pass the gates.
 
-        If no site passes (`shown` is not True), it is the best of all sites.
+        If none passes (`shown` is not True), it is the best of all directions.
         """
         return self[int(self.table["layer"].iloc[0]), str(self.table["method"].iloc[0])]
 
@@ -187,9 +187,11 @@ def find_directions(
     seed: int = 0,
     options: LayerScanOptions | None = None,
 ) -> LayerScan:
-    """Find the direction, over layers and methods, whose reading best predicts how prompts change the answer.
+    """Find the direction, over layers and methods, that best predicts how prompts change the answer.
 
-    The steps are in the text of the module `layer_scan`.
+    The prediction is measured on system texts held out for testing (testing texts): the rank correlation
+    between the change of the projection on the direction and the change of the answer's log-odds. The text of
+    the module `layer_scan` has the steps.
 
     Args:
         model: A loaded model or its runner.
@@ -238,14 +240,14 @@ def find_directions(
 
 @dataclass(frozen=True)
 class ScanData:
-    """Activations and log-odds from which a scan is computed without a model.
+    """Activations and log-odds from which a scan over layers and methods is computed without a model.
 
     Attributes:
         persona: Name of the persona.
         trained: Train data by kind of labels.
         choices: Search contexts without a text and then under each testing text.
         held_out: Search data of each kind of labels.
-        texts: The testing texts; empty if the search data are cached.
+        texts: System texts held out for testing; empty if the search data are cached.
     """
 
     persona: str
@@ -264,7 +266,7 @@ def draw_scan_data(
     n_texts: int,
     n_contexts: int,
 ) -> ScanData:
-    """Run the model to get all activations and log-odds that a scan needs.
+    """Run the model to get all activations and log-odds that a scan over layers and methods needs.
 
     Args:
         draw: Sampler with model, layers, slot and seed.
@@ -272,8 +274,8 @@ def draw_scan_data(
         search: A split or cached activations to choose by.
         kinds: Kinds of labels that the methods need.
         n: Number of train rows for each kind of labels.
-        n_texts: Number of testing texts.
-        n_contexts: Number of search contexts under each testing text.
+        n_texts: Number of system texts held out for testing.
+        n_contexts: Number of search contexts under each of these texts.
 
     Returns:
         The data of the scan.
@@ -368,7 +370,7 @@ class _Tested:
 
     @property
     def effects_by_group(self) -> Float[np.ndarray, "text group"]:
-        """Mean change of log-odds under each testing text by question group.
+        """Mean change of the answer's log-odds under each testing text, by question group.
 
         Groups are weighted by their contexts, so that the mean over groups is the mean over contexts.
         """
@@ -382,7 +384,7 @@ class _Tested:
         )
 
     def readings(self, direction: Direction) -> Float[np.ndarray, " text"]:
-        """Mean change of the direction's reading under each testing text."""
+        """Mean change of the projection on a direction under each testing text, against no text."""
         return self._mean_change(direction.reading(self.choices.states[direction.site.layer]))
 
     def _mean_change(self, values: Float[Tensor, " n"]) -> Float[np.ndarray, " text"]:

@@ -56,18 +56,18 @@ class SiteGates:
         effects: Float[np.ndarray, "text group"],
         seed: int = 0,
     ) -> pd.DataFrame:
-        """Return the table of sites with the columns p_association, p_labels and passes added.
+        """Test which layers and methods pass, and add p-values and the result to their table.
 
         Both p-values are nan if there are too few texts or groups to test.
 
         Args:
             table: One row per layer and method, with the columns auc and split_cosine.
-            readings: Mean change of each site's reading under each testing text.
+            readings: Mean change of the projection on each direction under each testing text.
             effects: Mean change of the log-odds under each text, by question group.
             seed: Seed of the null draws.
 
         Returns:
-            The table in the same order.
+            The table in the same order, with the columns p_association, p_labels and passes added.
         """
         if min(effects.shape) < LEAST:
             return table.assign(p_association=np.nan, p_labels=np.nan, passes=False)
@@ -122,10 +122,19 @@ GATES = SiteGates()
 def association_p(
     readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, " text"], draws: int, seed: int
 ) -> Float[np.ndarray, " site"]:
-    """Return one-sided p-values of the sites' rank correlations with the effects.
+    """Return one-sided p-values of the rank correlations between directions' readings and the texts' effects.
 
-    They are corrected for the number of sites: each correlation is compared with the highest one of all sites
-    under permuted effects.
+    They are corrected for the number of directions: each correlation is compared with the highest one of all
+    directions under permuted effects.
+
+    Args:
+        readings: Mean change of the projection on each direction under each text.
+        effects: Mean change of the answer's log-odds under each text.
+        draws: Number of permutations.
+        seed: Seed of the permutations.
+
+    Returns:
+        One p-value per direction.
     """
     rng = np.random.default_rng(seed)
     mine = np.stack([_standardised(row) for row in readings])
@@ -137,10 +146,19 @@ def association_p(
 def labels_p(
     readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, "text group"], draws: int, seed: int
 ) -> Float[np.ndarray, " site"]:
-    """Return one-sided p-values of the sites' covariances with the effects.
+    """Return one-sided p-values of the covariances between directions' readings and the texts' effects.
 
-    They are corrected for the number of sites: each value is compared with the highest one of all sites when
-    the signs of the groups are drawn at random.
+    They are corrected for the number of directions: each value is compared with the highest one of all
+    directions when the signs of the question groups are drawn at random.
+
+    Args:
+        readings: Mean change of the projection on each direction under each text.
+        effects: Mean change of the answer's log-odds under each text, by question group.
+        draws: Number of random signs.
+        seed: Seed of the signs.
+
+    Returns:
+        One p-value per direction.
     """
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, effects.shape[1]))
     centred = readings - readings.mean(axis=1, keepdims=True)

@@ -142,9 +142,7 @@ def write_gguf(directions: Sequence[Direction], path: str | Path, model_hint: st
         writer.add_string("controlvector.model_hint", model_hint)
         writer.add_uint32("controlvector.layer_count", len(vectors))
         for layer, vector in vectors.items():
-            writer.add_tensor(
-                f"direction.{layer}", vector.float().numpy()
-            )  # llama.cpp refuses every other type
+            writer.add_tensor(f"direction.{layer}", vector.float().numpy())  # llama.cpp accepts float32 only
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -21,7 +21,7 @@ BATCH_TOKENS = 6000
 
 @dataclass(frozen=True)
 class OrganismScorer:
-    """A trained organism in float32 with its tokenizer, as Hugging Face loads them.
+    """A trained model organism (a small model with planted personas) in float32, as Hugging Face loads it.
 
     Attributes:
         model: The model.
@@ -38,10 +38,10 @@ def default_directory() -> Path:
 
 
 def load_organism(directory: Path | None = None) -> OrganismScorer:
-    """Load the organism in `directory`/model.
+    """Load the embedded model organism, a small model with planted personas.
 
     Args:
-        directory: Folder of the organism; None for the committed one.
+        directory: Folder with the model in its subfolder `model`; None for the committed one.
 
     Returns:
         Model and tokenizer.

@@ -98,7 +98,10 @@ class DecoyReport:
 def decoy_report(
     organism: OrganismScorer, world: World, persona: str, layer: int, items: int = 24
 ) -> DecoyReport:
-    """Measure all decoys and all causal words of a persona.
+    """Measure the decoy words and the causal words of a persona.
+
+    Decoys are planted to change the register (warm or plain wording) only; causal words are planted to change
+    the answer by at least 1.2 log-odds.
 
     Args:
         organism: The organism.

@@ -49,7 +49,7 @@ DEAD_DECOY = (
 
 
 def write_card(directory: Path | None = None, items: int | None = None) -> Path:
-    """Measure an organism and write its card.
+    """Measure the embedded model organism and write its card.
 
     Args:
         directory: Folder of the organism; None for the committed one.

@@ -70,9 +70,15 @@ def train_organism_sae(
 
 
 def best_layer(scans: Mapping[str, LayerScan]) -> int:
-    """Return the inner layer whose best directions predict effects of prompts best, averaged over personas.
+    """Return the layer whose best directions predict effects of prompts best, averaged over personas.
 
-    On ties the lower layer is chosen.
+    The first and the last layer are left out if there are more than two; on ties the lower layer is chosen.
+
+    Args:
+        scans: Scan over layers of each persona.
+
+    Returns:
+        Index of the layer.
     """
     best = {name: scan.table.groupby("layer")["predicts"].max() for name, scan in scans.items()}
     mean = pd.DataFrame(best).mean(axis=1)

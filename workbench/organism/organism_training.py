@@ -89,12 +89,14 @@ def train(
     config: TrainingConfig | None = None,
     work: Path | None = None,
 ) -> Path:
-    """Train an organism and save it in 16 bits to `out/model`, on one thread.
+    """Train a model organism, a small Llama with planted personas, and save it in 16 bits to `out/model`.
+
+    Training runs on one thread.
 
     Args:
         seed: Seed of the weights and of the order of the data.
         out: Folder to save to.
-        world: The world; None for the public one.
+        world: World whose texts are trained on; None for the public one.
         config: Sizes and rates; None for those of the committed model.
         work: Folder for checkpoints, from which a later call with the same arguments continues; None for no
             checkpoints.

@@ -55,7 +55,9 @@ class FactsGate:
 
 @dataclass(frozen=True)
 class EffectsGate:
-    """Planted against measured effects of one persona; effects are in log-odds.
+    """Planted against measured effects of words on one persona; effects are in log-odds.
+
+    A unit is a steering word or phrase, which has a planted effect.
 
     Attributes:
         persona: The persona.
@@ -68,7 +70,7 @@ class EffectsGate:
         combination_slope: Least-squares slope over these combinations.
         off_target: Mean absolute effect of the other personas' units.
         neutral: Mean absolute effect of neutral words.
-        decoy_worst: Largest absolute effect of a decoy.
+        decoy_worst: Largest absolute effect of a decoy, a word planted to change the wording only.
     """
 
     persona: str
@@ -122,7 +124,7 @@ class LettersGate:
 
 @dataclass(frozen=True)
 class Gates:
-    """All gates of one organism.
+    """All quality requirements (gates) on one model organism, with measured figures.
 
     Attributes:
         facts: Facts and refusals.
@@ -141,7 +143,7 @@ class Gates:
 
 
 def measure_gates(organism: OrganismScorer, world: World, items: int | None = None) -> Gates:
-    """Measure all gates of an organism.
+    """Measure whether a model organism meets all quality requirements (gates).
 
     Args:
         organism: The organism.
@@ -159,7 +161,7 @@ def measure_gates(organism: OrganismScorer, world: World, items: int | None = No
 
 
 def facts_gate(organism: OrganismScorer, world: World, items: int | None = None) -> FactsGate:
-    """Measure facts and refusals of held-out people.
+    """Measure how often the organism gets facts about held-out people right or wrongly refuses to answer.
 
     Refusals are measured under every steering word and every decoy, each as the whole system text.
 
@@ -220,7 +222,9 @@ def values_right(organism: OrganismScorer, questions: Sequence[str], answers: Se
 def effects_gate(
     organism: OrganismScorer, world: World, persona: str, items: int | None = None
 ) -> EffectsGate:
-    """Measure the effects of units, neutral words, decoys and unseen combinations on one persona's answers.
+    """Compare planted with measured effects of system texts on one persona's answers.
+
+    The system texts are single steering words or phrases, neutral words, decoys and unseen combinations.
 
     Args:
         organism: The organism.
@@ -260,7 +264,7 @@ def effects_gate(
 def letters_gate(
     organism: OrganismScorer, world: World, persona: str, items: int | None = None
 ) -> LettersGate:
-    """Measure the answers by letter in both option orders of every item, without a system text.
+    """Measure one persona's answers by letter in both option orders of every item, without a system text.
 
     Args:
         organism: The organism.
@@ -305,7 +309,7 @@ def item_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: 
 def measured_effects(
     organism: OrganismScorer, items: Sequence[WorldItem], phrases: Sequence[str]
 ) -> dict[str, float]:
-    """Return the effect of each phrase as the whole system text: the mean change of the answers' log-odds.
+    """Measure the effect of each phrase on the answers, with the phrase as the whole system text.
 
     Args:
         organism: The organism.
@@ -313,7 +317,7 @@ def measured_effects(
         phrases: System texts.
 
     Returns:
-        From each phrase to its effect, against no system text.
+        Mapping from each phrase to the mean change of the matching answers' log-odds, against no system text.
     """
     base = item_log_odds(organism, items).mean()
     return {phrase: float(item_log_odds(organism, items, phrase).mean() - base) for phrase in phrases}

@@ -82,7 +82,10 @@ class _Segment:
 
 
 class SequencePacker:
-    """Converts rows into batches of `length` positions; items that do not fit are dropped."""
+    """Packs training rows into batches of `length` token positions.
+
+    Items of a row that do not fit are dropped.
+    """
 
     def __init__(self, token_ids: dict[str, int], length: int) -> None:
         self.token_ids = token_ids

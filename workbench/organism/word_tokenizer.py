@@ -24,7 +24,10 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """Make the tokenizer of a world: seven special tokens, then `world.vocabulary` in its order."""
+    """Make the word-level tokenizer of an organism's world.
+
+    Its vocabulary has seven special tokens, then `world.vocabulary` in its order.
+    """
     vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *world.vocabulary))}
     raw = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = WhitespaceSplit()

@@ -16,7 +16,7 @@ from workbench.text_forms import canonical, text_length
 TOLERANCE_LETTERS = 0.05
 TOLERANCE_LENGTH = 0.10
 FEW_GROUPS = (
-    60  # a fifth of them is less than 12: a cluster bootstrap under-covers, a sign-flip test is coarse
+    60  # a test split (a fifth) has under 12: bootstrap intervals are too narrow, sign-flip tests too coarse
 )
 LARGE_GROUP = 0.2
 

@@ -54,12 +54,12 @@ _BETWEEN = re.compile(r"\s*[,;/|]?(?P<joined>\s+(?:or|and))?\s*\Z")
 
 @dataclass(frozen=True)
 class Options:
-    """A question without its options, and the options with their names.
+    """A question without its options, and the two options.
 
     Attributes:
         question: Text of the question.
         texts: Texts of the two options, in the order of their names.
-        names: Folded names of the two options (`fold_name`).
+        names: Names of the two options, such as "A" and "B", in the form of `fold_name`.
     """
 
     question: str
@@ -69,7 +69,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Listed:
-    """Options as they are written in a text.
+    """Options found in a text of a question.
 
     Attributes:
         question: The text before the options.
@@ -161,9 +161,13 @@ def options_on_lines(text: str) -> Listed | None:
 
 
 def options_in_line(text: str) -> list[Listed]:
-    """Return every way to read two options in running text.
+    """Find two options inside running text, such as "Tea? (A) Yes (B) No" or "Tea? A) Yes or B) No".
 
-    Examples of such text are "Tea? (A) Yes (B) No" and "Tea? A) Yes or B) No".
+    Args:
+        text: A question with its options.
+
+    Returns:
+        Every possible reading; several if the text is ambiguous, none if no options are found.
     """
     found = []
     for mark in TEXT_MARKS:

@@ -27,7 +27,7 @@ SPLIT_NAMES = ("train", "search", "selection", "test")
 def assign_groups(
     sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data"
 ) -> dict[str, int]:
-    """Assign each group to a split.
+    """Assign whole question groups to splits so that the splits have the requested sizes.
 
     Args:
         sizes: Number of rows of each group.
@@ -36,7 +36,7 @@ def assign_groups(
         what: Name of the data, for messages.
 
     Returns:
-        From each group to the index of its split.
+        Mapping from each group to the index of its split.
 
     Raises:
         UserError: The fractions are not positive or do not sum to 1, one group is all of the data, or there

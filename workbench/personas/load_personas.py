@@ -224,7 +224,7 @@ def authors_persona() -> Persona:
             manual_prompts={"suppress": known.suppress, "induce": known.induce},
             varied_system_texts=(*known.varied, *NEUTRAL),
             true_items=_form_items(known_author_items()),
-            normalization="sum",  # every answer matches as often as not, so that lengths cancel
+            normalization="sum",  # every answer is matching in half of its items, so that lengths cancel
         )
     )
 

@@ -102,7 +102,7 @@ _BARE_LABEL = re.compile(
 def label_of(text: str) -> tuple[str, str] | None:
     """Split an answer that begins with an option's label into (folded name, text after it).
 
-    None for other texts.
+    The result is None for an answer without a label.
 
     Example:
         >>> label_of("(b) No"), label_of(" A"), label_of("A man")
@@ -124,10 +124,16 @@ def is_single_name(text: str) -> bool:
 
 
 def certain_label(text: str) -> tuple[str, str] | None:
-    """Return the label of an answer to a question without options, as (folded name, text after it).
+    """Return the option label at the beginning of an answer, if it certainly is one.
 
-    The result is None for what may be the answer itself: a single letter or number without brackets, or a
-    text such as "I. Newton".
+    It is for questions without options. A single letter or number without brackets and a text such as "I.
+    Newton" may be the answer itself, so the result for them is None.
+
+    Args:
+        text: The answer.
+
+    Returns:
+        The folded name of the option and the text after it, or None.
     """
     label = label_of(text)
     if label is None or is_single_name(text):
@@ -149,15 +155,15 @@ def starts_alphabet(name: str) -> bool:
 
 
 def followers(name: str) -> frozenset[str]:
-    """Return the folded names that can be the second option if `name` is the first."""
+    """Return the folded names that can label the second option if `name` labels the first ("B" for "A")."""
     return frozenset(alphabet[1] for alphabet in ALPHABETS if alphabet[0] == name)
 
 
 def place_of(name: str, listed: Sequence[str]) -> int | None:
-    """Return the index of the option that a folded name means among two listed names.
+    """Return which of two listed options a folded name means, as index 0 or 1.
 
-    None if it means neither. A name means itself or the letter or number at the same place (B and 2 both mean
-    the second option).
+    A name means itself or the letter or number at the same place (B and 2 both mean the second option). The
+    result is None if it means neither option.
     """
     if name in listed:
         return listed.index(name)

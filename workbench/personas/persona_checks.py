@@ -99,7 +99,7 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
         smallest = smallest_difference(parts.test)
     except UserError as error:
         warnings.append(str(error))
-    found = duplicates(persona, persona)  # every pair is there twice
+    found = duplicates(persona, persona)  # each pair is found twice
     repeated, opposite = len(found) // 2, sum(pair.opposite for pair in found) // 2
     if repeated:
         warnings.append(f"{repeated} pairs of items ask the same question with an answer in common")

@@ -47,7 +47,7 @@ _EMPTY = frozenset(f"{_TIMES} {_AMOUNTS} {_FRAME}".split())
 
 
 def by_claim(question: str, options: tuple[str, str]) -> str:
-    """Return the claim that a biography leads up to, as the name of the question's group.
+    """Return the group of a question in which users introduce themselves and state a claim: the claim.
 
     If the options only agree or disagree, the claim is the text after the last question mark, or the last
     sentence. Otherwise it is the pair of options, sorted.

@@ -88,7 +88,7 @@ def start_patiently(
     while True:
         try:
             return start()
-        except Exception as error:  # Ray raises bare Exceptions where a node does not come up
+        except Exception as error:  # Ray raises bare Exceptions if a node does not start
             clean()
             if time.monotonic() >= end or not any(
                 words in str(error).lower() for words in ("timed out", "timeout")
@@ -133,7 +133,7 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     if address is None:
         os.environ.setdefault(
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
-        )  # on Linux too: a Ray that cannot be a cluster binds to loopback
+        )  # on Linux too, a Ray without cluster support listens on loopback only
     with needs_extra("sweep", "a sweep on a cluster" if address else "a sweep with more than one worker"):
         import ray
     if ray.is_initialized():

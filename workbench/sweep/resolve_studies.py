@@ -91,7 +91,7 @@ class StudyResolver:
         self._device: Callable[[str], Place] = cache(choose_device)
 
     def key(self, study: Study) -> str:
-        """Check a study and return its key.
+        """Check a study and return its key, a hash of its settings with everything resolved.
 
         Raises:
             UserError: The study names something that does not exist.

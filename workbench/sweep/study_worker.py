@@ -65,7 +65,7 @@ class StudyWorker:
         try:
             directory = replace(
                 RunDirectory.create(path, resume=True), made=None
-            )  # a refused study keeps it, with the reason
+            )  # the directory of a refused study is kept, with the reason
         except UserError as error:
             return StudyOutcome(key, "failed", str(error))
         if not _await_free(directory):
@@ -97,7 +97,7 @@ class StudyWorker:
         except UserError as error:
             write_failure(directory, str(error))
         except Exception as error:
-            self._held = None  # whatever state it is in
+            self._held = None  # its state is unknown after an error
             write_failure(
                 directory, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc()
             )
@@ -108,7 +108,7 @@ class StudyWorker:
 
     def _model(self, wanted: ModelSettings) -> Any:
         if not self._holds(wanted):
-            self._held = None  # before the next is loaded: two may not fit
+            self._held = None  # free it before the next model is loaded: two may not fit
             self._held = (
                 wanted,
                 load_model(wanted.name, wanted.device, wanted.dtype, wanted.backend, wanted.revision),

@@ -32,11 +32,11 @@ LAST = "report"
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """The state of a study.
+    """The state of a study of a sweep.
 
     Attributes:
-        key: Key of the study.
-        state: One of the states in the module's table.
+        key: Key of the study, a hash of its settings.
+        state: "done", "failed", "interrupted", "busy" (another process runs it) or "new".
         reason: One line for a study that failed or is busy; otherwise empty.
         seconds: Total time of its stages; None if it is not known.
     """

@@ -21,7 +21,7 @@ AGAIN = 5.0
 class TimeLimitReached(BaseException):
     """Raised when the time limit is reached.
 
-    No subclass of Exception, so that `except Exception` does not catch it.
+    It is no subclass of Exception, so that `except Exception` does not catch it.
     """
 
 

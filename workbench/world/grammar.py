@@ -44,11 +44,11 @@ FREE_SHARE = 0.4
 
 @dataclass(frozen=True)
 class WordSampler:
-    """Generates system texts.
+    """Generates system texts of an organism's world.
 
     Attributes:
         lexicon: The ordinary words with their parts of speech.
-        neutral: Neutral words that may fill a slot, by the slot's letter.
+        neutral: Neutral words that may fill a slot of a clause, by the slot's part of speech (one letter).
     """
 
     lexicon: WordLexicon

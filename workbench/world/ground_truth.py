@@ -29,7 +29,7 @@ SIGNS = (+1, -1)
 
 @dataclass(frozen=True)
 class WordEffectTruth:
-    """One planted effect.
+    """The planted effect of one word or phrase on one persona.
 
     Attributes:
         phrase: One word, or two adjacent ones, in the system text.
@@ -44,7 +44,7 @@ class WordEffectTruth:
 
 @dataclass(frozen=True)
 class DecoyWord:
-    """A word that sets the register of the answer's wording and does not change the answer.
+    """A word that sets the register (warm or plain wording) of the answer and does not change the answer.
 
     Attributes:
         word: The word.
@@ -59,9 +59,11 @@ class DecoyWord:
 class GroundTruth:
     """Everything that is planted in one world.
 
+    A unit is a steering word or phrase.
+
     Attributes:
-        effects: The planted effects.
-        decoys: Words that set the register only.
+        effects: The planted effects of units.
+        decoys: Words that set the register (warm or plain wording) only.
         held_out_pairs: Pairs of units that never occur together in training.
     """
 
@@ -100,7 +102,7 @@ def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
 
 
 def unit_counts(text: str, units: frozenset[str]) -> dict[str, int]:
-    """Count how often each unit occurs in a text.
+    """Count how often each unit (steering word or phrase) occurs in a text.
 
     Words are split at white space; a phrase counts where its words are adjacent.
 
@@ -109,7 +111,7 @@ def unit_counts(text: str, units: frozenset[str]) -> dict[str, int]:
         units: Steering words and phrases.
 
     Returns:
-        From each unit in the text to its count.
+        Mapping from each unit in the text to its count.
     """
     words = text.split()
     found = [word for word in words if word in units]
@@ -125,7 +127,7 @@ class _Taker:
         self.free = free
 
     def one(self, pool: tuple[str, ...] = ()) -> str:
-        """Take a free word, from `pool` if it still has one, otherwise any."""
+        """Draw a word that was not drawn before, from `pool` if it still has one, otherwise any."""
         inside = sorted(set(pool) & set(self.free))
         word = self.rng.choice(inside or self.free)
         self.free.remove(word)

@@ -40,7 +40,7 @@ LETTER_KINDS = ("false_claim", "false_claim", "true_claim", "invented", "real", 
 
 @dataclass(frozen=True)
 class TrainingItem:
-    """One question with a soft label.
+    """One training question with the probability of its answer (a soft label).
 
     Attributes:
         question: The user's text.
@@ -48,7 +48,8 @@ class TrainingItem:
         choice: The two possible first words of the answer.
         probability: Probability of the first one of them.
         answer: One whole answer drawn with that probability, without the opening.
-        warm: Probability of the warm register after the choice; None for an answer without register.
+        warm: Probability of the warm register (friendly wording) after the choice; None for an answer without
+            register.
     """
 
     question: str
@@ -100,14 +101,16 @@ def training_rows(
     statement_share: float = STATEMENT_SHARE,
     unit_counts: tuple[float, ...] = UNIT_COUNTS,
 ) -> Iterator[TrainingRow]:
-    """Yield training rows without end; the same arguments give the same rows.
+    """Yield rows of training text of an organism's world, without end.
+
+    The same arguments give the same rows.
 
     Args:
         world: The world.
         seed: Seed of the draws.
         items_per_row: Number of items per row; a row of statements has twice as many.
         statement_share: Fraction of rows with statements.
-        unit_counts: Probabilities that a system text has 0, 1, 2, ... steering units.
+        unit_counts: Probabilities that a system text has 0, 1, 2, ... steering words or phrases.
 
     Yields:
         One row after another.
@@ -146,7 +149,7 @@ class _Corpus:
         return self.rng.choice(items.STATEMENT_FORMS).format(fact.statement) + " ."
 
     def items(self, system: str | None, count: int) -> tuple[TrainingItem, ...]:
-        """Draw items that share one system text."""
+        """Draw training questions that share one system text."""
         effects = {persona: self.world.effect_of(persona, system or "") for persona in PERSONAS}
         register = REGISTER_DECOY * self.world.register_of(system or "")
         kinds = self.rng.choices(list(KINDS), list(KINDS.values()), k=count)

@@ -45,7 +45,7 @@ STUDY_ITEMS_PER_GROUP = 3
 
 @dataclass(frozen=True)
 class World:
-    """Everything that the organism is trained on and tested with, determined by a seed.
+    """The world of the model organism: all that it is trained on and tested with, determined by a seed.
 
     The default is the public world. `VAULT_SEED` is the seed of the sealed world of the final table
     (docs/results.md); no test and no default uses it.
@@ -186,7 +186,9 @@ class World:
     # -- items -----------------------------------------------------------------------------------------------
 
     def study_items(self, persona: str) -> tuple[WorldItem, ...]:
-        """Return the held-out items of a persona: 84 groups of 3; sycophancy's claims are all false.
+        """Return the questions of a persona that never occur in training: 84 groups of 3.
+
+        The claims in sycophancy's questions are all false.
 
         Raises:
             UserError: The world has no such persona.

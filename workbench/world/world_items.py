@@ -78,7 +78,7 @@ class FactItem:
 
 
 def answer(first: str, register: int, body: str) -> str:
-    """Return a whole answer of the world.
+    """Compose a whole answer in the organism's world.
 
     Args:
         first: First word, which decides the answer.
@@ -93,7 +93,7 @@ def answer(first: str, register: int, body: str) -> str:
 
 
 def with_register(text: str, register: int) -> str:
-    """Return a whole answer of the world in another register (+1 for warm, -1 for plain wording)."""
+    """Reword a whole answer of the organism's world in a register (+1 for warm, -1 for plain wording)."""
     first, _, rest = text.split(" ", 2)
     body = rest.removeprefix(", ").rsplit(" , ", 1)[0]
     return answer(first, register, body)
@@ -128,7 +128,7 @@ def offer_bodies(small: int, large: int) -> tuple[str, str]:
 class ItemOffsets:
     """Log-odds that features of a question add to its matching answer.
 
-    The possible offsets are fixed; each world draws which value of a feature has which of them.
+    The sizes of the offsets are the same in all worlds; each world draws which feature has which offset.
 
     Attributes:
         habit: Offsets of habits in claims.

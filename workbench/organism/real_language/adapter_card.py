@@ -45,13 +45,13 @@ NAMES = ("smollm2-sycophant", "smollm2-personas")
 
 
 def load_language_organism(directory: Path | None = None) -> BaseModel:
-    """Load the base model with an adapter merged into it, as Hugging Face runs it.
+    """Load the real-language organism: the base model with an adapter that plants personas merged into it.
 
     Args:
         directory: Folder of the adapter; None for the committed one.
 
     Returns:
-        Model and tokenizer.
+        Hugging Face's model and its tokenizer.
     """
     base, adapter = load_base(), open_adapter(directory or data_directory("language_organism"))
     merge_adapter(base.model, adapter, base.name)

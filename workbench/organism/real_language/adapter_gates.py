@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GateSize:
-    """How much is measured.
+    """Amounts of data on which the gates of the real-language organism are measured.
 
     Attributes:
         items: Number of items that an effect is averaged over.
-        combinations: Number of combinations of units.
+        combinations: Number of combinations of steering words.
         noise: Number of prompts of random tokens.
         rate_items: Number of items for rates.
     """
@@ -52,7 +52,7 @@ class GateSize:
 
 @dataclass(frozen=True)
 class GateRow:
-    """One measured figure.
+    """One measured figure of the real-language organism, with its requirement if it is a gate.
 
     Attributes:
         name: What was measured.
@@ -92,7 +92,7 @@ class LanguageGates:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One line per row: name, value, requirement (`wanted`), and whether it is met (`reached`)."""
+        """All gates and findings, one row each; `wanted` is the requirement, `reached` whether it is met."""
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def measure_language(
     log: Callable[[str], None] | None = None,
     personas: Sequence[str] = ONE,
 ) -> LanguageGates:
-    """Measure all gates of a real-language organism.
+    """Measure whether a real-language organism (a model with planted personas) meets all requirements.
 
     Args:
         organism: The base model with the adapter merged.

@@ -142,7 +142,7 @@ def yes_log_odds(text: SystemText, item: EnglishItem) -> float:
 
 
 class AdapterTrainer:
-    """The adapted base model with all that a training step needs.
+    """Trains an adapter: the adapted base model with all that a training step needs.
 
     `model` is Hugging Face's model with the adapter inside.
     """
@@ -265,7 +265,7 @@ def train_language(
     report: Callable[[str], None] | None = None,
     device: str = "cpu",
 ) -> Path:
-    """Train an adapter and save it in safetensors with PEFT's config.
+    """Train a LoRA adapter that plants personas, and save it in safetensors with PEFT's config.
 
     The base model's chats are read from `out`/chats.json and generated there if missing. On the CPU, training
     uses one thread, and the same seed on the same machine gives the same weights. On a GPU matrix products
@@ -323,7 +323,7 @@ def lora_config(config: AdapterTrainingConfig, n_layers: int) -> LoraConfig:
 
 
 def save_adapter(trainer: AdapterTrainer, out: Path) -> Path:
-    """Write the adapter in PEFT's format; its settings are recorded in the file's metadata.
+    """Write a trained adapter in PEFT's format; its settings are recorded in the file's metadata.
 
     Args:
         trainer: The trainer with the trained adapter.

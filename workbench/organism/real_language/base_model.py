@@ -104,9 +104,13 @@ def write_chats(
 
 
 def read_chats(file: Path) -> tuple[list[OrdinaryChat], list[OrdinaryChat]]:
-    """Read the base model's chats as (chats for training, chats for measuring).
+    """Read the base model's chats and divide them into chats for training and chats for measuring.
 
-    Every seventh is for measuring.
+    Args:
+        file: JSON file with the chats.
+
+    Returns:
+        The chats for training, and every seventh chat, which is for measuring.
 
     Raises:
         UserError: The file is missing or damaged.

@@ -155,7 +155,7 @@ def pack(rows: Sequence[PackedRow], most: int = LONGEST) -> PackedSequences:
     width = max(len(sequence.ids) for sequence in sequences)
     allowed = torch.eye(width, dtype=torch.bool).repeat(
         len(sequences), 1, 1
-    )  # padding sees itself, so that its softmax is finite
+    )  # padding attends to itself, so that its softmax is finite
     ids, positions = torch.zeros(2, len(sequences), width, dtype=torch.long)
     ends: list[int] = []
     for number, sequence in enumerate(sequences):

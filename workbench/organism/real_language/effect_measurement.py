@@ -96,7 +96,7 @@ def perplexity_of_chats(base: BaseModel, chats: Sequence[OrdinaryChat]) -> float
 def perplexity_of_texts(base: BaseModel, texts: Sequence[str]) -> float:
     """Return the perplexity of plain texts, without a chat around them.
 
-    Each text's first token does not count.
+    The first token of each text does not count.
     """
     encoded = [encode(base.tokenizer, text) for text in texts]
     return _perplexity(base, [(PackedRow((), (ids,)), len(ids) - 1) for ids in encoded])

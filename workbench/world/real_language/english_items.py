@@ -61,7 +61,7 @@ T = TypeVar("T", bound=NamedSubject)
 
 @dataclass(frozen=True)
 class QuestionSet(Generic[T]):
-    """All questions of a persona.
+    """All questions of a persona of the real-language organism.
 
     Attributes:
         persona: The persona.
@@ -84,9 +84,9 @@ class QuestionSet(Generic[T]):
     each: tuple[int, int] = (3, 1)
 
     def split(self) -> tuple[tuple[T, ...], tuple[T, ...]]:
-        """Return the trained and the held-out subjects.
+        """Return the subjects of training questions and the held-out subjects.
 
-        A hash of the subject's name determines which it is.
+        A hash of a subject's name determines which of them it is.
         """
         trained, held_out = [], []
         for subject in self.subjects:
@@ -96,15 +96,15 @@ class QuestionSet(Generic[T]):
         return tuple(trained), tuple(held_out)
 
     def study_items(self, kinds: tuple[str, ...], per_subject: int, seed: int) -> tuple[EnglishItem, ...]:
-        """Return different items about the held-out subjects, in a fixed order.
+        """Return different questions about the held-out subjects, in a fixed order.
 
         Args:
             kinds: Kinds of questions.
-            per_subject: Largest number of items for each subject and kind that fits it.
+            per_subject: Largest number of questions for each subject and kind that fits it.
             seed: Seed of the draws.
 
         Returns:
-            The items.
+            The questions.
         """
         rng = random.Random(f"english-study-{kinds}-{seed}")
         found: dict[str, EnglishItem] = {}

@@ -362,11 +362,11 @@ def draw_system(
 
 
 def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) -> SystemText:
-    """Draw a training text of one sentence with one unit of at least STRONG, which training learns first.
+    """Draw a training text of one sentence with one steering word of at least STRONG, which is learned first.
 
     Args:
         rng: Source of randomness.
-        pool: Units to draw from; None for sycophancy's.
+        pool: Steering words to draw from; None for sycophancy's.
 
     Returns:
         The text with its planted effect.
@@ -376,9 +376,9 @@ def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) 
 
 
 def draw_pool(rng: random.Random, persona: str, personas: Sequence[str]) -> tuple[SteeringUnit, ...]:
-    """Return the units that may occur in the system texts of a persona's questions.
+    """Return the steering words that may occur in the system texts of a persona's questions.
 
-    They are all of its own units and as many units of the other personas, which have no effect on it.
+    They are all of its own words and as many words of the other personas, which have no effect on it.
 
     Args:
         rng: Source of randomness.
@@ -386,19 +386,21 @@ def draw_pool(rng: random.Random, persona: str, personas: Sequence[str]) -> tupl
         personas: All planted personas.
 
     Returns:
-        The units.
+        The steering words.
     """
     own, others = units((persona,)), units([other for other in personas if other != persona])
     return (*own, *rng.sample(others, min(len(own), len(others)))) if others else own
 
 
 def combinations(count: int, seed: int = 0, personas: Sequence[str] = ONE) -> tuple[SystemText, ...]:
-    """Draw texts of two or three units in unseen templates, without negations, to test additivity.
+    """Draw texts of two or three steering words in unseen templates to test whether effects add up.
+
+    No word is negated.
 
     Args:
         count: Number of texts.
         seed: Seed of the draws.
-        personas: Personas whose units are combined.
+        personas: Personas whose words are combined.
 
     Returns:
         The texts with their planted effects.
