@@ -107,7 +107,7 @@ class PromptCrossEntropy:
         self._groups = [group for group in prefixes.fluent if group]
 
     def number(self, group: PrefixGroup) -> int:
-        """Return the index of a group of contexts among the groups over which the cross-entropy is averaged."""
+        """Return the index of a context group among those over which the cross-entropy is averaged."""
         return self._groups.index(group)
 
     def of(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, " candidate"]:
