@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,10 @@ from typing import Any
 from workbench.comparison import (
     OffTargetAnswers,
     OffTargetMeasures,
-    agreement_with_truth,
-    other_persona_rates,
     unrelated_text,
 )
-from workbench.conditions import Condition
-from workbench.contexts import make_contexts
+from workbench.conditions import Condition, true_contexts
+from workbench.contexts import Contexts, Slot, make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers
 from workbench.personas import Split, load_persona
@@ -53,14 +52,15 @@ def off_target_measures(material: Material) -> OffTargetMeasures:
     n, slot = study.collateral.items, study.slot
     found: dict[str, Measure] = {}
     if material.persona.true_items:
+        statements = cache(lambda: true_contexts(material.model, test, slot, n))
         found["agreement_with_true_statements"] = lambda model, c: _rate(
-            agreement_with_truth(model, c, test, slot, n), "true statements"
+            c.answer(model, statements()), "true statements"
         )
     for name, split in {
         **_others(material),
         **{other.persona.name: other.splits.test for other in material.others()},
     }.items():
-        found[f"{name}_log_odds"] = _log_odds(split, slot)
+        found[f"{name}_log_odds"] = _log_odds(_made_once(material.model, split, slot))
     texts = _texts(material)
     found["unrelated_text_nats"] = lambda model, c: unrelated_text(model, c, texts, slot)
     if study.collateral.capability is not None:
@@ -113,11 +113,16 @@ def _rate(answers: Answers, part: str) -> OffTargetAnswers:
     return OffTargetAnswers.of(answers, part, answers.rate)
 
 
-def _log_odds(split: Split, slot: Any) -> Measure:
-    """Return the measure of a condition's effect on another persona: mean log-odds on one of its splits."""
+def _made_once(model: Any, split: Split, slot: Slot) -> Callable[[], Contexts]:
+    """Return a function that makes the split's contexts once: they are the same for every condition."""
+    return cache(lambda: make_contexts(model, split, slot))
+
+
+def _log_odds(contexts: Callable[[], Contexts]) -> Measure:
+    """Return the measure of a condition's effect on another persona: mean log-odds on questions about it."""
 
     def measure(model: Any, condition: Condition) -> OffTargetAnswers:
-        answers = other_persona_rates(model, condition, {"": split}, slot)[""]
+        answers = condition.answer(model, contexts())
         return OffTargetAnswers.of(answers, "other personas", float(answers.log_odds.mean()))
 
     return measure
