@@ -24,8 +24,8 @@ from workbench.search import Optimizations
 BASE = {"candidates": 64, "contexts": 4, "length": 8, "n_layers": 6, "d_vocab": 49152}
 FACTORS = {
     "candidates": (32, 64, 128, 256),
-    "contexts": (2, 4, 8, 16),
-    "length": (4, 8, 16, 32),
+    "contexts": (2, 4, 8, 16, 32, 64, 128),
+    "length": (4, 8, 16, 32, 64),
     "n_layers": (4, 8, 16),
     "d_vocab": (49152, 98304, 196608),
 }

@@ -31,6 +31,14 @@ def free_memory(device: torch.device) -> int | None:
     return 1024 * int(fields["MemAvailable"].split()[0])
 
 
+def machine_memory() -> int | None:
+    """Bytes of memory that the machine has; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 @dataclass
 class PeakMemory:
     """Peak memory of a block of code, filled in when `peak_memory` ends.

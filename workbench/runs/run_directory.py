@@ -223,7 +223,12 @@ class RunDirectory:
         return entry is not None
 
     def mark_done(
-        self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None
+        self,
+        stage: str,
+        seconds: float,
+        files: Sequence[str] = (),
+        flops: float | None = None,
+        memory_mb: float | None = None,
     ) -> None:
         """Record in the manifest that a stage was completed.
 
@@ -232,9 +237,10 @@ class RunDirectory:
             seconds: Wall-clock time.
             files: Files that it wrote, as paths inside the run; their hashes are recorded.
             flops: The model's FLOPs; None if they were not counted.
+            memory_mb: Peak memory of the process that computed it; None: this process.
         """
         old, hashes = self.manifest(), {name: file_hash(self.file(name)) for name in files}
-        memory, versions = _peak_memory(), own_versions()
+        memory, versions = peak_memory_mb() if memory_mb is None else memory_mb, own_versions()
         entry = StageRecord(
             seconds=seconds,
             finished=_now(),
@@ -244,6 +250,13 @@ class RunDirectory:
             versions=versions,
         )
         self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
+
+    def sort_stages(self, order: Sequence[str]) -> None:
+        """The manifest's entries of these stages in this order, at their places: several processes end them in any."""
+        old = self.manifest()
+        sorted_names = iter([name for name in order if name in old.stages])
+        names = [next(sorted_names) if name in order else name for name in old.stages]
+        self._save(old.model_copy(update={"stages": {name: old.stages[name] for name in names}}))
 
     @contextlib.contextmanager
     def stage(
@@ -257,7 +270,7 @@ class RunDirectory:
             counted: Function that returns a running count of FLOPs; its increase is recorded.
         """
         self.log("begin", {"stage": name})
-        _reset_peak_memory()
+        reset_peak_memory()
         start, before = time.perf_counter(), counted() if counted else 0.0
         yield
         seconds = time.perf_counter() - start
@@ -451,7 +464,7 @@ def _last_byte(path: Path) -> bytes:
         return file.read(1)
 
 
-def _peak_memory() -> float:
+def peak_memory_mb() -> float:
     """Largest memory of the process in MB since the last reset, or since its start if there is no reset."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -460,7 +473,7 @@ def _peak_memory() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # kB; on macOS bytes
 
 
-def _reset_peak_memory() -> None:
+def reset_peak_memory() -> None:
     """Reset Linux's peak-memory counter (proc(5): clear_refs, 5).
 
     Freed memory is returned to the system first, if the allocator can.

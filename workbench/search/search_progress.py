@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
 
 from workbench.budget import Budget, Cost
 from workbench.search.scored_prompts import ScoredPrompts
@@ -88,3 +91,18 @@ def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
         "population": len({tuple(row) for row in state.population.tolist()}),
         "frontier": len(state.archive),
     }
+
+
+def progress_to(progress: SearchProgress) -> dict[str, Any]:
+    """As plain data, for another process."""
+    plain = {field.name: getattr(progress, field.name) for field in fields(progress)}
+    found = progress.frontier
+    return plain | {"frontier": [found.ids.tolist(), found.objective.tolist(), found.cross_entropy.tolist()]}
+
+
+def progress_from(plain: dict[str, Any]) -> SearchProgress:
+    """What `progress_to` made plain."""
+    ids, objective, cross_entropy = plain["frontier"]
+    frontier = ScoredPrompts(torch.tensor(ids), torch.tensor(objective), torch.tensor(cross_entropy))
+    rest = {name: value for name, value in plain.items() if name != "frontier"}
+    return SearchProgress(**rest, frontier=frontier)

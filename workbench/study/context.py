@@ -62,6 +62,7 @@ class StudyContext:
         searches: Frontiers by the search's name, as found.
         chosen: The same frontiers, measured on the selection split, with the best prompt of each marked.
         recorder: Writer of progress.json.
+        loaded_here: True if the study loaded its model itself, so that another process can load it too.
     """
 
     directory: RunDirectory
@@ -75,6 +76,7 @@ class StudyContext:
     searches: Mapping[str, Frontier] = field(default_factory=dict)
     chosen: Mapping[str, Frontier] = field(default_factory=dict)
     recorder: ProgressRecorder | None = None
+    loaded_here: bool = False
 
     @classmethod
     def begin(
@@ -118,7 +120,7 @@ class StudyContext:
         )  # raises an error for too few texts before a stage begins
         with runner_for(material.model).limited(study.search.batch_tokens):
             material = _with_metric(material, directory)
-        context = cls(directory, material, tell, watch, recorder=recorder)
+        context = cls(directory, material, tell, watch, recorder=recorder, loaded_here=model is None)
         recorder.decode = context.runner.decode
         _note(context, force)
         with context.rendering():
@@ -127,6 +129,20 @@ class StudyContext:
             )  # its files are read before anything is computed
         tell("load", 1.0)
         return context
+
+    @classmethod
+    def reopened(cls, directory: RunDirectory, watch: Watch | None = None) -> StudyContext:
+        """A study that another process has begun, to compute some of its stages: nothing is written here.
+
+        UserError where the inputs are not those that the other process noted.
+        """
+        material = Material.load(Study.load(directory.file("study.yaml")))
+        with runner_for(material.model).limited(material.study.search.batch_tokens):
+            material = _with_metric(material, directory)
+        noted, found = directory.manifest().hashes, material.input_hashes()
+        if changed := [name for name, value in found.items() if noted.get(name) != value]:
+            raise UserError(f"{directory.path}: changed while the run goes on: {', '.join(changed)}")
+        return cls(directory, material, lambda stage, share: None, watch)
 
     @property
     def study(self) -> Study:

@@ -144,6 +144,14 @@ class CostEstimate(ShowsTable):
         )
 
 
+def search_bytes(study: Study) -> int:
+    """Planned peak of a process that runs a study's searches on a CPU. UserError where the model's sizes are not to be had."""
+    facts, data = model_sizes_of(study.model.name, study.model.revision), DataSizes.of(study)
+    found = CostEstimate(study, facts, tuple(StageCounts(study, facts, data).stages()), data.tokens, ())
+    searches = [stage for stage in found.stages if stage.name.startswith("search ")]
+    return max(found.bytes(stage, study.model.dtype, on_cpu=True) for stage in searches)
+
+
 def duration(seconds: float) -> str:
     """Format seconds in a suitable unit: seconds, minutes or hours."""
     return (

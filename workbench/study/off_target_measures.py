@@ -15,11 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from workbench.comparison import (
-    OffTargetAnswers,
-    OffTargetMeasures,
-    unrelated_text,
-)
+from workbench.comparison import OffTargetAnswers, OffTargetMeasures, unrelated_text
 from workbench.conditions import Condition, true_contexts
 from workbench.contexts import Contexts, Slot, make_contexts
 from workbench.errors import UserError

@@ -25,7 +25,7 @@ SHOWN = 5
 
 @dataclass
 class ProgressRecorder:
-    """Writer of a study's progress, at most once per second.
+    """Writer of a study's progress, at most once per second, and when a stage begins.
 
     Attributes:
         directory: The run directory.
@@ -35,7 +35,7 @@ class ProgressRecorder:
     directory: RunDirectory
     decode: Callable[[Sequence[int]], str] | None = None
     _written: float = field(default=-1e9, init=False)
-    _stage: str = field(default="", init=False)
+    _begun: set[str] = field(default_factory=set, init=False)
 
     def report(self, stage: str, share: float) -> None:
         """Record the progress of a stage.
@@ -44,7 +44,7 @@ class ProgressRecorder:
             stage: Name of the stage.
             share: Fraction of the stage that is done, 0 to 1.
         """
-        if stage != self._stage or time.monotonic() - self._written >= EVERY:
+        if stage not in self._begun or time.monotonic() - self._written >= EVERY:
             self._write(ProgressFile(stage=stage, share=share, updated=time.time()))
 
     def step(self, stage: str, progress: SearchProgress) -> None:
@@ -84,7 +84,8 @@ class ProgressRecorder:
 
     def _write(self, content: ProgressFile) -> None:
         """Write the file completely or not at all; errors are ignored, so that the study goes on."""
-        self._written, self._stage = time.monotonic(), content.stage
+        self._written = time.monotonic()
+        self._begun.add(content.stage)
         target = self.directory.file("progress.json")
         temporary = target.with_name(f".progress.json{TEMPORARY}")
         with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ from workbench.errors import UserError
 from workbench.models.memory_in_use import telling_lost_devices
 from workbench.runs import RunDirectory
 from workbench.study.context import Report, StudyContext, Watch
+from workbench.study.search_processes import run_searches
 from workbench.study.stages.attribution import AttributionStage
 from workbench.study.stages.comparison import ComparisonStage
 from workbench.study.stages.directions import DirectionsStage, OtherDirectionsStage
@@ -68,8 +69,10 @@ def run(
             context = StudyContext.begin(study, directory, model, report, watch, force)
             with context.rendering(), telling_lost_devices():
                 for entry in STAGES:
-                    for stage in [entry] if isinstance(entry, Stage) else entry(context):
-                        context = stage.run(context)
+                    if isinstance(entry, Stage):
+                        context = entry.run(context)
+                    else:
+                        context = run_searches(context, entry(context))
         except UserError:
             directory.discard_if_unused()  # some settings are only checked inside the first stage
             raise

@@ -53,6 +53,10 @@ class SearchStage(Stage):
 
     @override
     def compute(self, context: StudyContext) -> None:
+        context.directory.note_times(self.compute_files(context))
+
+    def compute_files(self, context: StudyContext) -> TimingsFile:
+        """Searches and writes the stage's files, but not its times, which are in a file of all stages."""
         checkpoint = Checkpoint(
             context.directory.file(f"{self.stem}.checkpoint.safetensors"), ends_on_interrupt=True
         )
@@ -64,7 +68,7 @@ class SearchStage(Stage):
             found.history.drop(columns="seconds"),
             SearchStepRow,
         )
-        context.directory.note_times(TimingsFile(searches={self.search_name: found.times}))
+        return TimingsFile(searches={self.search_name: found.times})
 
     @override
     def load(self, context: StudyContext) -> StudyContext:
