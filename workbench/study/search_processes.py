@@ -242,7 +242,7 @@ class SearchProcess:
         self._process.wait()
 
     def _attend(self) -> None:
-        """Hands on what it says, and gives it the next search when it is ready for one."""
+        """Passes on what it says, and gives it the next search when it is ready for one."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             said = json.loads(line)
