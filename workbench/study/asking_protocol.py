@@ -35,7 +35,7 @@ class AskingProtocol(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     template: Literal["chat", "none"] = "chat"
-    """The model's chat template, or plain `Question: ... Answer:`."""
+    """Use the model's chat template, or plain text (`Question: ... Answer:`)."""
     letters: Literal["letter", "bracketed"] = "letter"
     """Score the letter `A`, or `A)` with its bracket."""
     orders: Literal["both", "original"] = "both"
@@ -45,9 +45,9 @@ class AskingProtocol(BaseModel):
     projection: Literal["z", "raw"] = "z"
     """Maximise the projection in standard deviations over neutral prompts, or the raw one."""
     latents: Literal["effect", "percentile"] = "effect"
-    """Latents with a held-out effect, or those above the 99th percentile of the mean difference."""
+    """Use latents with a held-out effect, or those above the 99th percentile of the mean difference."""
     search_behind: Literal["questions", "nothing"] = "questions"
-    """Score prompts in front of or after questions, or alone."""
+    """Score prompts together with the search questions, or alone."""
     choose_on: Literal["selection", "test"] = "selection"
     """Split on which prompts and steering strengths are chosen."""
 

@@ -65,7 +65,8 @@ class ModelSettings(FrozenSettings):
     dtype: str = "float32"
     """float32, bfloat16 or float16."""
     backend: Literal["auto", "hooked", "bridge"] = "auto"
-    """HookedTransformer (hooked) or TransformerBridge (bridge); auto takes hooked where it knows the architecture."""
+    """HookedTransformer (hooked) or TransformerBridge (bridge); auto: hooked if it supports the
+    architecture."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face repository."""
 
@@ -74,38 +75,40 @@ class DataSettings(FrozenSettings):
     """Questions, and how their groups are dealt to the splits."""
 
     path: str | None = None
-    """A published or own contrast file, relative to the study file; null: the organism's own questions."""
+    """A published contrast file or one of your own, relative to the study file; null: the organism's own
+    questions."""
     world: int = 0
     """Seed of the organism's world."""
     split_seed: int = Field(default=0, ge=0, lt=1 << 63)
-    """Seed of the split."""
+    """Seed by which question groups are assigned to the splits."""
     fractions: tuple[float, float, float, float] = (0.3, 0.15, 0.15, 0.4)
     """Fractions of the question groups in train, search, selection and test."""
     train_items: int | None = Field(default=None, ge=2)
-    """At most so many train questions; null: all."""
+    """Largest number of train questions; null: all."""
     search_items: int | None = Field(default=None, ge=1)
-    """At most so many search questions; null: all."""
+    """Largest number of search questions; null: all."""
     selection_items: int | None = Field(default=None, ge=1)
-    """At most so many selection questions; null: all."""
+    """Largest number of selection questions; null: all."""
     test_items: int | None = Field(default=None, ge=1)
-    """At most so many test questions; null: all."""
+    """Largest number of test questions; null: all."""
 
 
 class DirectionSettings(FrozenSettings):
     """How directions are fitted and ranked."""
 
     layers: tuple[int, ...] | None = None
-    """Blocks that are read; null: all."""
+    """Layers at which directions are fitted; null: all."""
     methods: tuple[str, ...] | None = None
-    """Fit methods; null: the default ones."""
+    """Methods by which directions are fitted; null: the default ones."""
     rows: int = Field(default=384, ge=8)
-    """Train rows for each method."""
+    """Number of train rows for each method."""
     texts: int = Field(default=24, ge=4)
-    """System texts whose effect a direction must predict."""
+    """Number of system texts whose effect a direction must predict."""
     contexts: int = Field(default=24, ge=2)
-    """Search questions under each of these texts."""
+    """Number of search questions under each of these texts."""
     unshown: Literal["stop", "go_on"] = "stop"
-    """What to do where no layer and method shows a direction (docs/directions.md): stop, or go_on with the best one."""
+    """What to do if no layer and method shows a direction (docs/directions.md): stop, or go_on with the best
+    one."""
 
     @field_validator("methods")
     @classmethod
@@ -123,22 +126,25 @@ class SearchSettings(FrozenSettings):
     budget: Budget = Budget(steps=40)
     """Limits of each search: steps, model_calls, flops, seconds; the first that is reached ends it."""
     contexts: int = Field(default=16, ge=1)
-    """Search questions that every prompt is scored on."""
+    """Number of search questions that every prompt is scored on."""
     neutral: int = Field(default=24, ge=4)
-    """Neutral prompts whose scores set the scale of the objective."""
+    """Number of neutral prompts whose scores set the scale of the objective."""
     batch_tokens: int = Field(default=8192, ge=64)
-    """Tokens in one batch of any stage (a quarter of them where a gradient is taken); a smaller number needs less memory."""
+    """Largest number of tokens in one batch of any stage (a quarter of it with gradients); a smaller number
+    needs less memory."""
     halving: float = Field(default=0.0, ge=0, lt=1)
     """Successive halving: fraction of the questions that all children are scored on first; 0: off."""
     max_cross_entropy: Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=WRITTEN)] | None = None
-    """No prompt with a cross-entropy above this (nats per token) is chosen; written, or written+1.5: the mean of the persona's written
-    prompts, plus so many nats; null: no limit (a search over sentences: written). Formerly max_fluency."""
+    """Largest cross-entropy (nats per token) of a prompt that may be chosen; written: the mean of the
+    persona's written prompts; written+1.5: that mean plus 1.5; null: no limit (in a search over sentences:
+    written). Formerly max_fluency."""
     judge: str = "auto"
-    """A second model that judges the prompts' cross-entropy in the comparison and that no search sees: a name or a directory; auto: the
-    model without its adapter where it has one; none."""
+    """Second model that judges the prompts' cross-entropy in the comparison and that no search uses: a name
+    or a directory; auto: the model without its adapter, if it has one; none: no second model."""
     lexicon: str = "auto"
-    """Allowed tokens: words (whole English words, separated by spaces), latin, all, world (the ordinary words of the organism's
-    world) or a file of words, one a line; auto: world on the organism, else words, or latin where the vocabulary has too few."""
+    """Allowed tokens: words (whole English words, separated by spaces), latin, all, world (the ordinary words
+    of the organism's world), or a file with one word per line; auto: world on the organism, else words, or
+    latin if the vocabulary has too few words."""
     start: Literal["random", "manual"] = "random"
     """First population: random tokens, or one prompt from the persona's first manual prompt."""
 
@@ -152,13 +158,14 @@ class ProposerSettings(FrozenSettings):
     """The language model that writes prompts for llm_proposed and gepa."""
 
     model: str | None = None
-    """As model.name; null: the studied model; with base_url: the endpoint's name of the model."""
+    """Name of the model, as in model.name; null: the studied model; with base_url: the model's name at the
+    endpoint."""
     base_url: str | None = None
     """An OpenAI-compatible endpoint (.../v1)."""
     key_variable: str | None = None
     """Environment variable that holds the endpoint's key."""
     temperature: float | None = Field(default=0.8, ge=0)
-    """Of its replies; null for an endpoint that takes none."""
+    """Sampling temperature of the replies; null if the endpoint accepts none."""
 
     @model_validator(mode="after")
     def _named(self) -> ProposerSettings:
@@ -171,7 +178,8 @@ class OffTargetSettings(FrozenSettings):
     """Side effects that are measured for each condition."""
 
     items: int = Field(default=40, ge=2)
-    """True statements, items of each other persona, and items of the capability file."""
+    """Number of true statements, of questions of each other persona, and of questions of the capability
+    file."""
     texts: str | None = None
     """File of unrelated texts, one per line; null: built-in prose, or the organism's statements."""
     capability: str | None = None
@@ -182,17 +190,17 @@ class AttributionSettings(FrozenSettings):
     """What is attributed to the tokens of the chosen prompt."""
 
     contexts: int = Field(default=24, ge=2)
-    """Selection questions that effects are averaged over."""
+    """Number of selection questions that effects are averaged over."""
     estimators: tuple[str, ...] = ("removal", "gradient_x_input")
     """Estimators of workbench.attribution; removal is exact."""
     circuit: int = Field(default=12, ge=0)
-    """Heads and MLPs in the circuit; 0: none."""
+    """Number of heads and MLPs in the circuit; 0: no circuit."""
     cards: int = Field(default=12, ge=0)
-    """Latents that get a card with their top texts; 0: none."""
+    """Number of latents that get a card with their top texts; 0: none."""
     corpus: str | None = None
     """File of texts for the cards; null: the train questions."""
     texts: int = Field(default=200, ge=1)
-    """Texts of the corpus that are read."""
+    """Number of texts of the corpus that are read."""
 
     @field_validator("estimators")
     @classmethod
@@ -217,19 +225,22 @@ class Study(FrozenSettings):
     sign: Sign = "suppress"
     """What is wanted: less of the persona (suppress) or more (induce)."""
     slot: Slot = "system"
-    """Where the prompt is placed."""
+    """Place of the prompt in the chat."""
     metric: Literal["letters", "text"] | None = None
-    """How an answer is scored: by option letter or by its text; null: the persona's own, or the other one where only that shows something."""
+    """How answers are scored: letters (the two option letters) or text (the whole answers); null: the
+    persona's own metric, or the other one if only that can show an effect."""
     normalization: Literal["sum", "mean", "character", "pmi"] | None = None
-    """Of whole text answers: sum of their tokens' log-probabilities, mean per token, sum per character, or pmi; null: the persona's own."""
+    """How whole text answers are scored: sum of the tokens' log-probabilities, mean per token, sum per
+    character, or pmi; null: the persona's own."""
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     """Seed of searches and random controls."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     sae: str = "auto"
-    """auto (the organism's SAE on the organism, otherwise none), none, an SAELens release/id, or a directory."""
+    """SAE of the latents: none, an SAELens release/id, a directory, or auto (the organism's SAE on the
+    organism, otherwise none)."""
     latents: int = Field(default=10, ge=1)
-    """Latents in SAEGA's objective."""
+    """Number of latents in SAEGA's objective."""
     directions: DirectionSettings = DirectionSettings()
     search: SearchSettings = SearchSettings()
     conditions: tuple[str, ...] = Field(
@@ -237,9 +248,9 @@ class Study(FrozenSettings):
     )
     """Compared conditions; "no prompt" is always included."""
     random_directions: int = Field(default=2, ge=0, le=10_000)
-    """Searches along random directions (a control)."""
+    """Number of searches along random directions (a control)."""
     random_prompts: int = Field(default=2, ge=1, le=10_000)
-    """Random prompts of each kind (a control)."""
+    """Number of random prompts of each kind (a control)."""
     primary: tuple[str, ...] = Field(
         default_factory=default_primary, json_schema_extra=_shown_default(default_primary)
     )

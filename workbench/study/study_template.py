@@ -64,8 +64,8 @@ def settings_table() -> str:
     """Return a Markdown table of every setting of a study, with default and description, for docs/study.md.
 
     Example:
-        >>> print(settings_table().splitlines()[2][:60])
-        | `persona` | `sycophancy` | The organism's sycophancy, hal
+        >>> print(settings_table().splitlines()[2])
+        | `schema` | `1` | Version of this format. |
     """
     rows = [f"| `{name}` | `{default}` | {about} |" for name, default, about in _rows(Study(), "")]
     return "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows])
