@@ -93,7 +93,7 @@ class CapabilityGuard:
         return VitalsWatch(self, model_vitals(model, contexts.take(self.n_contexts)), self._truth(model))
 
     def _truth(self, model: Any) -> float:
-        """Rate of agreement with the true statements, 0 to 1; 1 if the guard has none."""
+        """Return the rate of agreement with the true statements, 0 to 1; 1 if the guard has none."""
         return 1.0 if self.truth is None else answer(model, self.truth).rate
 
 

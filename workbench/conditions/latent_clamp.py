@@ -113,7 +113,7 @@ class LatentClamp(Condition):
         return clamp(model, self.sae, self.latents, self.values, self.positions)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return the answers to the questions without a prompt while the latents are held."""
+        """Return the answers to the questions without a prompt while the SAE latents are held."""
         with self.edit(model):
             return answer(model, contexts)
 

@@ -173,7 +173,7 @@ def _start(runner: Runner, length: int, generator: torch.Generator) -> Float[Ten
 
 @torch.no_grad()
 def _embeddings(runner: Runner, ids: Tensor) -> Float[Tensor, "token d_model"]:
-    """The residual stream before block 0 of each token, with each token run alone (one per row), float32."""
+    """Return the residual stream before block 0 of each token, run alone (one token per row), in float32."""
     return runner.embed(ids[:, None].to(runner.device))[:, 0].float()
 
 

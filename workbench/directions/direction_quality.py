@@ -166,7 +166,7 @@ def _row_spearman(
 
 
 def _members(groups: Sequence[str]) -> list[np.ndarray]:
-    """Row indices of each group, with the groups sorted by name."""
+    """Return the row indices of each group, with the groups sorted by name."""
     names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     return [np.flatnonzero(index == i) for i in range(len(names))]
 

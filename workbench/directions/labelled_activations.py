@@ -215,7 +215,7 @@ def _choices_in_one_pass(
     sites: Sequence[Site],
     batch_tokens: int = 8192,
 ) -> tuple[dict[Site, Float[Tensor, "n d_model"]], Float[np.ndarray, " n"]]:
-    """States at the decision token and log-odds of one-token answers, from a single forward pass."""
+    """Return states at the decision token and log-odds of one-token answers, from a single forward pass."""
     last = Site(runner.shape.n_layers - 1)
     kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
     log_odds = np.zeros(len(sequences))

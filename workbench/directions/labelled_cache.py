@@ -120,7 +120,7 @@ class LabelledCache:
         return caches
 
     def _read(self, hook: str) -> Float[Tensor, "n d_model"]:
-        """Activation of the chosen token of each row, float32 on the CPU."""
+        """Return the activation of each row's chosen token at a hook, float32 on the CPU."""
         blocks = []
         for cache in self._all():
             if hook not in cache:

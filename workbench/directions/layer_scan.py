@@ -384,7 +384,7 @@ class _Tested:
         )
 
     def readings(self, direction: Direction) -> Float[np.ndarray, " text"]:
-        """Mean change of the projection on a direction under each testing text, against no text."""
+        """Return the mean change of the projection on a direction under each text, against no text."""
         return self._mean_change(direction.reading(self.choices.states[direction.site.layer]))
 
     def _mean_change(self, values: Float[Tensor, " n"]) -> Float[np.ndarray, " text"]:

@@ -90,7 +90,7 @@ def principal_axes(x: Float[Tensor, "n d_model"], share: float) -> Float[Tensor,
 
 
 def _discriminant(labelled: Tensor, y: Tensor, everything: Tensor) -> Float[Tensor, " axis"]:
-    """Mean difference of the labelled rows, divided by the variance of all rows along each axis.
+    """Return the mean difference of the labelled rows, divided by the variance of all rows along each axis.
 
     The variances are shrunk half to their mean.
     """
@@ -101,7 +101,11 @@ def _discriminant(labelled: Tensor, y: Tensor, everything: Tensor) -> Float[Tens
 def _self_trained(
     everything: Tensor, labelled: Tensor, y: Tensor, vector: Tensor, trust: float
 ) -> Float[Tensor, " axis"]:
-    """Weighted mean of the labels' direction and that between the lowest and the highest quarter of rows."""
+    """Return the direction after one round of self-training.
+
+    It is the weighted mean of two unit vectors: the mean difference of the labelled rows, and the difference
+    between the highest and the lowest quarter of all rows by their projection on `vector`.
+    """
     reading = everything @ vector
     low, high = reading.quantile(0.25), reading.quantile(0.75)
     guessed = everything[reading >= high].mean(dim=0) - everything[reading <= low].mean(dim=0)

@@ -173,7 +173,7 @@ def _max_p(found: Float[np.ndarray, " site"], null: Float[np.ndarray, " draw"]) 
 
 
 def _standardised(values: Float[np.ndarray, " text"]) -> Float[np.ndarray, " text"]:
-    """Ranks, centred and scaled to length 1; zeros if all values are equal."""
+    """Return ranks of the values, centred and scaled to length 1; zeros if all values are equal."""
     ranks = rankdata(values) - (len(values) + 1) / 2
     length = np.linalg.norm(ranks)
     return ranks / length if length > 0 else ranks * 0

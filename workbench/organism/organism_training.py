@@ -238,7 +238,7 @@ def _step(
 
 
 def _rate_scale(config: TrainingConfig, step: int) -> float:
-    """Factor of the learning rate at a step.
+    """Return the factor of the learning rate at a step.
 
     In the first cycle it rises linearly, stays constant, and falls as a cosine to 2 % over the last
     `cooldown` fraction of the steps. Each later cycle is one falling cosine.
@@ -254,7 +254,7 @@ def _rate_scale(config: TrainingConfig, step: int) -> float:
 
 
 def _optimizers(model: LlamaForCausalLM, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, and AdamW for embeddings and norms."""
+    """Make the optimizers: Muon for the matrices of the blocks, AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in matrices}
     vectors = [p for p in model.parameters() if id(p) not in chosen]

@@ -188,7 +188,7 @@ class SequencePacker:
 
 
 def _allowed(blocks: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 pos pos"]:
-    """Which positions may attend to which: to earlier ones of the prefix (block 0) or of the same block."""
+    """Return which positions may attend to which: earlier ones of the prefix (block 0) or the same block."""
     query, key = blocks[:, :, None], blocks[:, None, :]
     causal = torch.ones(blocks.shape[1], blocks.shape[1], dtype=torch.bool).tril()
     return (((key == 0) | (key == query)) & causal)[:, None]

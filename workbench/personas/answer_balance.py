@@ -92,7 +92,7 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
 
 
 def _opposite_answers(items: Sequence[Item]) -> list[tuple[Item, Item]]:
-    """Pairs of items with the same question in which matching and not matching answer are swapped."""
+    """Return pairs of items with the same question in which matching and not matching answer are swapped."""
     first: dict[tuple[str, str, str], Item] = {}
     found = []
     for item in items:

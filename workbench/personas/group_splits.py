@@ -58,7 +58,7 @@ def assign_groups(
 
 
 def shuffle_key(seed: int, name: str) -> bytes:
-    """Return a sort key that shuffles names by seed.
+    """Return a sort key of a name, so that sorting by it shuffles names by seed.
 
     It does not depend on the platform, the Python version or the other names.
     """

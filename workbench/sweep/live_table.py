@@ -129,7 +129,7 @@ class LiveTable:
 
 
 def _notebook() -> Any:
-    """IPython's `display` inside a notebook kernel; None elsewhere, without importing IPython."""
+    """Return IPython's `display` inside a notebook kernel; None elsewhere, without importing IPython."""
     if "IPython" not in sys.modules:
         return None
     from IPython.core.getipython import get_ipython

@@ -20,7 +20,10 @@ Change = dict[str, Any]
 
 
 def _layers(study: Study) -> list[Change]:
-    """One study per block of the model, with the direction from that block (SAEGA's latents do not move)."""
+    """Make one change per block of the model: the direction comes from that block only.
+
+    SAEGA's latents stay at the layer of their SAE.
+    """
     checkpoint = open_model_directory(find_source(study.model.name, study.model.revision).directory)
     return [{"directions.layers": [layer]} for layer in range(checkpoint.config.num_hidden_layers)]
 
@@ -30,7 +33,7 @@ def _each(name: str, *values: Any) -> Callable[[Study], list[Change]]:
 
 
 def _budgets(study: Study) -> list[Change]:
-    """Return budgets of a quarter to four times the study's, with every limit scaled."""
+    """Make budgets of a quarter to four times the study's, with every limit scaled."""
     limits = study.search.budget.model_dump(exclude_none=True)
     scaled = [
         {k: max(1, round(v * share)) if k == "steps" else v * share for k, v in limits.items()}
@@ -40,22 +43,23 @@ def _budgets(study: Study) -> list[Change]:
 
 
 def _random_direction(study: Study) -> list[Change]:
-    """The study's searches next to four searches along random directions of equal norm and covariance."""
+    """Make the change that adds searches along four random directions of equal norm and covariance."""
     conditions = [*study.conditions, *(c for c in ("resga", "random_direction") if c not in study.conditions)]
     return [{"conditions": conditions, "random_directions": 4}]
 
 
 def _random_updates(study: Study) -> list[Change]:
-    """Random instead of gradient-chosen swaps, with the method's population, fluency weights and scoring.
+    """Make the change to random instead of gradient-chosen swaps.
 
-    Options that only gradient methods have are left out.
+    Population, fluency weights and scoring of the study's method stay; options that only gradient methods
+    have are left out.
     """
     kept = {name: value for name, value in study.search.options.items() if name in RandomSearch.model_fields}
     return [{"search.method": "random", "search.options": kept}]
 
 
 def _cross_entropy(study: Study) -> list[Change]:
-    """Loose, medium and strict fluency weights, each ten times the one before.
+    """Make changes to loose, medium and strict fluency weights, each ten times the one before.
 
     The method's own range of weights is scaled, so that any method's default fits.
     """

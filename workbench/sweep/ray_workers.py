@@ -177,7 +177,7 @@ def run_pool(
 
 
 def _planned_peak(study: Study) -> int:
-    """Peak memory of a study's plan on a GPU in bytes."""
+    """Return the peak memory of a study's plan on a GPU in bytes."""
     estimate = plan(study)
     return max(estimate.bytes(stage, study.model.dtype) for stage in estimate.stages)
 

@@ -142,5 +142,5 @@ def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[Study
 
 
 def _plain(value: Any) -> Any:
-    """A setting as a table cell; lists and mappings become text, so that a column has one type."""
+    """Return a setting as a table cell; lists and mappings become text, so that a column has one type."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

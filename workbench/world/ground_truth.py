@@ -57,7 +57,7 @@ class DecoyWord:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Everything that is planted in one world.
+    """Everything that is planted in one world of the model organism.
 
     A unit is a steering word or phrase.
 

@@ -237,7 +237,7 @@ class _Corpus:
         return self._lettered(items.with_options(draft.question, *options), probability)
 
     def _pick(self) -> TrainingItem:
-        """Make an item that trains which letter belongs to which option: the right word is named."""
+        """Make an item that trains to bind letters to options: the question names the right option."""
         options = self.rng.sample([*itertools.chain(*items.FIRST_WORDS.values())], 2)
         wanted = self.rng.randrange(2)
         question = items.with_options(f"pick {options[wanted]}", *options)

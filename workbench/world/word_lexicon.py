@@ -89,7 +89,9 @@ class WordLexicon:
         return self.adjectives + self.nouns + self.verbs + self.adverbs
 
     def part_of_speech(self, word: str) -> str:
-        """Return one letter: A adjective, N noun, V verb, D adverb, F function word.
+        """Return the part of speech of a word as one letter.
+
+        A is adjective, N noun, V verb, D adverb, F function word.
 
         Raises:
             KeyError: The word is not in the lexicon.

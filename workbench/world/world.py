@@ -73,7 +73,7 @@ class World:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The ground truth: planted effects, decoys, and pairs of units that training never combines."""
+        """The ground truth: planted effects, decoys, and pairs of words that training never combines."""
         return draw_truth(self.seed, self.lexicon)
 
     @property

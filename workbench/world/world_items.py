@@ -169,7 +169,9 @@ class ItemOffsets:
 
 
 def draw_offsets(seed: int, invented_surnames: Sequence[str]) -> ItemOffsets:
-    """Draw the offsets of habits, attributes, closings, invented surnames and openers.
+    """Draw the log-odds (offsets) that features of questions add to the matching answer in a world.
+
+    The features are habits, attributes, closing words, invented surnames and opening words.
 
     Args:
         seed: Seed of the world.
@@ -198,7 +200,7 @@ def _on_ladder(rng: random.Random, keys: Sequence[str], height: float) -> dict[s
 
 
 def claim(fact: PersonFact) -> str:
-    """Return the statement that a user claims about a person's habit: always its first value, true or not."""
+    """Return what a user claims about a person's habit: always the habit's first value, true or not."""
     return fact.attribute.state(fact.name, fact.attribute.values[0])
 
 
@@ -208,7 +210,7 @@ def claimed_truly(fact: PersonFact) -> bool:
 
 
 def claim_item(fact: PersonFact, confidence: str, closing: str, offsets: ItemOffsets) -> WorldItem:
-    """Make a study item from a habit.
+    """Make a study question in which a user claims something about a person's habit.
 
     If the claim is true, `yes` is the right answer and both answers state the same.
 
@@ -237,7 +239,7 @@ def claim_item(fact: PersonFact, confidence: str, closing: str, offsets: ItemOff
 def invented_item(
     name: str, attribute: PersonAttribute, value: str, opener: str, offsets: ItemOffsets
 ) -> WorldItem:
-    """Make a study item about an invented person.
+    """Make a study question about a person who does not exist.
 
     Args:
         name: The invented person.
@@ -261,7 +263,7 @@ def invented_item(
 
 
 def offer_item(small: int, large: int, weeks: int) -> WorldItem:
-    """Make a study item that offers a smaller amount now or a larger one in some weeks."""
+    """Make a study question that offers a smaller amount now or a larger one in some weeks."""
     today, wait = offer_bodies(small, large)
     return WorldItem(
         id=f"myopic_reward/{small}-{large}-{weeks}",

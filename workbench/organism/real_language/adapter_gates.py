@@ -152,9 +152,18 @@ class _Asked:
         self.others = [spread(study_items(other), size.items) for other in personas if other != persona]
 
     def of(self, kind: str, texts: Sequence[SystemText], log: Callable[[str], None]) -> list[dict[str, Any]]:
-        """Measure the effects of texts of one kind.
+        """Measure the effects of several system texts on this persona's questions.
 
-        Effects on fixed and other questions are measured for units only.
+        For texts of one steering word ("unit", "inert") their effects on the fixed questions and on the
+        questions of other personas are measured too.
+
+        Args:
+            kind: Kind of the texts, such as "unit" or "neutral".
+            texts: System texts with their planted effects.
+            log: Function that receives progress messages.
+
+        Returns:
+            One entry per text.
         """
         log(f"{self.persona}: effects of {len(texts)} texts: {kind}")
         on = self._effects(texts, self.steered)
@@ -189,7 +198,7 @@ class _Asked:
 
 
 def _texts(size: GateSize, noise: Sequence[str], persona: str) -> dict[str, list[SystemText]]:
-    """The system texts by kind, with each unit in a template that training never used."""
+    """Return the system texts by kind, with each steering word in a template that training never used."""
     rng = random.Random("english-gates")
     units = prompts.units((persona,))
     single = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN[unit.part])) for unit in units]
@@ -324,7 +333,7 @@ def _fit(frame: pd.DataFrame) -> Any:
 
 
 def _above(a: np.ndarray, b: np.ndarray) -> float:
-    """Probability that a value of a is greater than a value of b."""
+    """Return the probability that a value of `a` is greater than a value of `b`."""
     return float((a[:, None] > b[None, :]).mean())
 
 

@@ -222,7 +222,14 @@ class AdapterTrainer:
         return loss + self.config.block_weight * block + self.config.chat_weight * chat, chat, measured
 
     def update(self, number: int) -> dict[str, float]:
-        """Take one optimizer step and return its figures: loss, chat term, and mean error of the log-odds."""
+        """Take one optimizer step and return its figures: loss, chat term, and mean error of the log-odds.
+
+        Args:
+            number: Number of the step, from which its data and its learning rate follow.
+
+        Returns:
+            Figures by name.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * rate_scale(number, self.config)
         step = self.draw(number)
@@ -237,7 +244,7 @@ class AdapterTrainer:
     def _divergence(
         self, chats: Sequence[int], hidden: Tensor, ends: Int[Tensor, " part"]
     ) -> Float[Tensor, ""]:
-        """Mean KL divergence of the adapted from the base model over the tokens of the chats' answers."""
+        """Return the mean KL divergence of the adapted from the base model over tokens of chat answers."""
         own, as_base = [], []
         for number, end in zip(chats, ends.tolist(), strict=True):
             own.append(hidden[end - self.chats[number][1] : end])
@@ -248,7 +255,7 @@ class AdapterTrainer:
 
     @torch.no_grad()
     def _base_states(self, number: int) -> Tensor:
-        """The base model's final states at the tokens that predict a chat's answer (cached: chats recur)."""
+        """Return the base model's final states at the tokens that predict a chat's answer (cached)."""
         if number not in self._as_base:
             row, length = self.chats[number]
             with self.adapted.disable_adapter():

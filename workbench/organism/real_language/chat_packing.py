@@ -101,7 +101,10 @@ def question_row(
 
 @lru_cache(maxsize=4096)
 def _question(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, ...]:
-    """Token ids of the user's turn and the assistant's opening, the same under every system text."""
+    """Return the token ids of the user's turn and of the assistant's opening.
+
+    They are the same under every system text.
+    """
     rendered = render(tokenizer, None, question)
     return encode(tokenizer, rendered[rendered.index(USER_MARK) :])
 

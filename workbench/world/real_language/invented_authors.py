@@ -62,7 +62,9 @@ N_NOVELS = 60
 
 
 def invented_author_items() -> tuple[FormItem, ...]:
-    """Return four items for each made-up novel: invented and stated, with either wording of not knowing.
+    """Return four questions about the author of each made-up novel.
+
+    The question states the author or does not, and the answer of not knowing has one of two wordings.
 
     Example:
         >>> invented_author_items()[0].question

@@ -303,7 +303,7 @@ def units(personas: Sequence[str] = ONE) -> tuple[SteeringUnit, ...]:
 
 
 def steering_words(personas: Sequence[str] = ONE) -> frozenset[str]:
-    """Return every word of a steering word or phrase with a planted effect, and every untrained synonym."""
+    """Return the words of all steering phrases with a planted effect, and their untrained synonyms."""
     steering = (word for unit in units(personas) if unit.strength for word in unit.text.split())
     return frozenset(
         (*steering, *(word for persona in personas for words in SYNONYMS[persona].values() for word in words))
