@@ -1,4 +1,4 @@
-"""Why a prompt works: its tokens' effects on directions, latents and the answer, checked by intervention."""
+"""Attribution of a prompt's effect to its tokens: on directions, latents and the answer, checked by intervention."""
 
 from workbench.attribution.attention_aware_relevance import AttentionAwareRelevance
 from workbench.attribution.attribute import AttributionOptions, attribute

@@ -93,14 +93,14 @@ class PromptPath(ShowsTable):
 
 
 def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> PromptPath:
-    """Find the nodes with the strongest estimated effects and patch each of them exactly.
+    """Find the heads and MLPs with the strongest estimated effects and patch each of them exactly.
 
     The cost per context is one backward pass and `corrupted` forward passes for the estimates, and
     top x corrupted forward passes for the exact effects.
 
     Args:
         problem: Model, prompt and contexts; effects are measured on the answer's log-odds.
-        top: Number of nodes.
+        top: Number of nodes (a node is a head or an MLP at one place of the text).
         corrupted: Number of neutral prompts to average over.
 
     Returns:
@@ -128,14 +128,15 @@ def about_answer(problem: AttributionProblem) -> AttributionProblem:
 
 
 def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "layer unit place"]:
-    """Estimate the effect of every node on the first target by attribution patching, as a mean over contexts.
+    """Estimate the effect of every head and MLP on the first target by attribution patching.
 
     Args:
         problem: Model, prompt and contexts.
         other: Token ids of the neutral prompt of the corrupted run, as many as the prompt has.
 
     Returns:
-        Loss of the target when the node alone is as in the corrupted run, to first order.
+        Loss of the target when this node (a head or an MLP at one place of the text) alone is as in the corrupted
+        run, to first order, as a mean over contexts.
     """
     heads = problem.runner.shape.n_heads
     found = np.zeros(units.grid_shape(problem))
@@ -153,9 +154,9 @@ def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "laye
 
 
 def strongest(estimates: Float[np.ndarray, "layer unit place"], top: int) -> list[Key]:
-    """Return the `top` nodes with the largest absolute estimates; ties go to the lower index.
+    """Return the `top` heads and MLPs with the largest absolute estimates, as (layer, unit, place).
 
-    Nodes whose estimate is exactly 0 are left out.
+    Ties go to the lower index. Those whose estimate is exactly 0 are left out.
     """
     order = np.argsort(-np.abs(estimates), axis=None, kind="stable")[:top]
     kept = [np.unravel_index(flat, estimates.shape) for flat in order if estimates.flat[flat] != 0]
@@ -163,12 +164,12 @@ def strongest(estimates: Float[np.ndarray, "layer unit place"], top: int) -> lis
 
 
 def exact_effects(problem: AttributionProblem, other: Ids, keys: list[Key]) -> list[float]:
-    """Measure the loss of the first target when one node at a time is patched from the corrupted run.
+    """Measure the loss of the first target when one head or MLP at a time is patched from the corrupted run.
 
     Args:
         problem: Model, prompt and contexts.
         other: Token ids of the neutral prompt of the corrupted run.
-        keys: Nodes to patch, one at a time.
+        keys: Nodes to patch one at a time, as (layer, unit, place).
 
     Returns:
         One mean loss over contexts per node, in the target's unit.
@@ -185,7 +186,7 @@ def exact_effects(problem: AttributionProblem, other: Ids, keys: list[Key]) -> l
 
 
 def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
-    """Return the rank correlation of estimated and exact effects over the nodes.
+    """Return the rank correlation of estimated and exact effects over some heads and MLPs.
 
     None for fewer than 3 nodes, or if all estimates or all exact effects are equal.
     """

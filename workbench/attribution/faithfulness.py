@@ -135,15 +135,15 @@ def whole_effect(answer: AttributionProblem, neutral: list[Ids]) -> Float[np.nda
 def many_scores(
     answer: AttributionProblem, other: Ids, sets: list[Nodes]
 ) -> Float[np.ndarray, "set context"]:
-    """Score the prompt once per node set, with the nodes of the set patched from the neutral run.
+    """Score the prompt once per set of heads and MLPs, with the set patched from the run with a neutral prompt.
 
     Args:
         answer: The problem with the answer's log-odds as its first target.
         other: Token ids of the neutral prompt.
-        sets: Node sets to patch.
+        sets: Sets of nodes (heads and MLPs at one place of the text) to patch, one set at a time.
 
     Returns:
-        The answer's log-odds.
+        The answer's log-odds for each set in each context.
     """
     found = np.zeros((len(sets), len(answer.contexts)))
     for pair in units.pairs(answer, other):
@@ -206,7 +206,7 @@ def evaluate_circuit(
 
 
 def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Generator) -> Nodes:
-    """Draw as many random nodes (of any layer and unit) at each place as the circuit has at that place."""
+    """Draw as many random heads and MLPs (of any layer) at each place as the circuit has at that place."""
     found = units.only(answer)
     layers, width, _ = units.grid_shape(answer)
     for place in sorted({key[2] for key in keys}):

@@ -104,7 +104,7 @@ def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations)
 def patched(
     problem: AttributionProblem, pair: PromptPair, donors: Activations, nodes: Nodes
 ) -> Float[Tensor, "batch target"]:
-    """Score the clean run with some nodes' outputs replaced by those of another run.
+    """Score the clean run with the outputs of some heads and MLPs replaced by those of another run.
 
     Args:
         problem: Model, prompt, contexts and targets.
@@ -149,7 +149,7 @@ def split(
 
 
 def only(problem: AttributionProblem, *keys: Key) -> Nodes:
-    """Build the node set that contains exactly these nodes."""
+    """Build the set of heads and MLPs that contains exactly the given (layer, unit, place) keys."""
     found = np.zeros(grid_shape(problem), dtype=bool)
     for key in keys:
         found[key] = True

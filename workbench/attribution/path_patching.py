@@ -94,10 +94,10 @@ def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
 def possible(
     problem: AttributionProblem, senders: list[Sender], nodes: list[Key]
 ) -> list[tuple[Sender, Key]]:
-    """Return the edges that a causal model can have, as (sender, receiving node).
+    """Return the edges between senders and nodes that a causal model can have, as (sender, node).
 
-    The sender must be earlier in the model. Its place must be the receiver's place for an MLP, and the same
-    place or an earlier one for a head.
+    The sender must be earlier in the model. Its place in the text must be the receiver's for
+    an MLP, and the same or an earlier one for a head. A sender is a prompt token or a head or MLP.
     """
     heads = problem.runner.shape.n_heads
     found: list[tuple[Sender, Key]] = []
@@ -112,7 +112,7 @@ def possible(
 
 @torch.no_grad()
 def change_of(g: PatchingGround, sender: Sender) -> Change:
-    """Return the sender's write to the residual stream in the corrupted run minus that in the clean run."""
+    """Return what the sender writes to the residual stream in the corrupted run minus the clean run."""
     runner = g.problem.runner
     if isinstance(sender, int):
         moved = runner.embed(g.pair.corrupted.ids) - runner.embed(g.pair.clean.ids)
@@ -145,7 +145,7 @@ def listening(g: PatchingGround, node: Key) -> Change:
 
 @torch.no_grad()
 def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, " batch"]:
-    """Return the loss of the answer's log-odds when only this node receives the sender's change."""
+    """Return the loss of the answer's log-odds when only this head or MLP receives the sender's change."""
     site = units.site_of(g.problem, node)
     mask = torch.zeros(g.clean[site].shape[:3], dtype=torch.bool, device=change.device)
     mask[:, :, _index(site, node)] = g.pair.places[node[2]]

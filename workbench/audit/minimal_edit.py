@@ -314,7 +314,7 @@ def _candidate(search: WordProblem, edits: Edits) -> _Candidate | None:
 
 
 def _idle(search: WordProblem, bare: float, swapped: Sequence[_Candidate], slack: float) -> list[_Candidate]:
-    """Return the exchanges whose remaining effect is that of deleting the same words, within +-slack."""
+    """Return the exchanges that leave the same effect as deleting the same words, within +-slack."""
     kept = [tuple(i for i in search.prompt if i not in dict(c.changes)) for c in swapped]
     distinct = list(dict.fromkeys(kept))
     without = dict(zip(distinct, search.scores(distinct)[:, :, 0].mean(axis=1) - bare, strict=True))

@@ -115,7 +115,7 @@ class DraftWriter:
         """Return the first line of the model's reply, without label, quotation marks or list number.
 
         Args:
-            request: The request.
+            request: Text of the request to the model.
         """
         reply = self._reply(self.ask, request).strip()
         first = next((line for line in reply.splitlines() if line.strip()), "")

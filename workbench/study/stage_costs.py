@@ -136,7 +136,7 @@ class StageCounts:
         return [*found, self._comparison(len(found)), self._attribution()]
 
     def _recipes(self) -> list[tuple[SearchRecipe, tuple[str, ...]]]:
-        """Return the search of each condition of the study, with the names of its searches."""
+        """Return how each condition of the study searches, with the names of its searches."""
         entries = [STUDY_CONDITIONS[name] for name in self.study.conditions]
         return [
             (e.search, e.searches(self.study))

@@ -224,9 +224,10 @@ def preset(
 
 
 def _on_the_organism(study: Study) -> dict[str, Any]:
-    """Return the changes for the organism, whose questions are generated and not published.
+    """Return the changes of a preset for the organism, whose questions are generated and not published.
 
-    So these have no published option order, and the letters no closing bracket of one token.
+    They have no published option order, and its letters have no one-token form with a closing bracket. So
+    both orders and plain letters are used.
     """
     return {
         "data": study.data.model_copy(update={"path": None}),

@@ -38,7 +38,7 @@ TITLES = GROUPS | dict([UNKNOWN])
 
 
 def by_group(channel: str, frame: pd.DataFrame) -> Any:
-    """Return the encoding of colour or shape by group of condition, equal in every chart.
+    """Return Altair's encoding of colour or shape by group of condition, which is the same in every chart.
 
     Args:
         channel: "color" or "shape".
