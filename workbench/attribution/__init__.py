@@ -1,4 +1,4 @@
-"""Attribution of a prompt's effect to its tokens: on directions, latents and the answer, checked by intervention."""
+"""Attribution of a prompt's effect to its tokens, heads, MLPs and latents, checked by intervention."""
 
 from workbench.attribution.attention_aware_relevance import AttentionAwareRelevance
 from workbench.attribution.attribute import AttributionOptions, attribute

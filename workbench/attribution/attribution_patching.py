@@ -135,8 +135,8 @@ def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "laye
         other: Token ids of the neutral prompt of the corrupted run, as many as the prompt has.
 
     Returns:
-        Loss of the target when this node (a head or an MLP at one place of the text) alone is as in the corrupted
-        run, to first order, as a mean over contexts.
+        Loss of the target when this node (a head or an MLP at one place of the text) alone is as in the
+        corrupted run, to first order, as a mean over contexts.
     """
     heads = problem.runner.shape.n_heads
     found = np.zeros(units.grid_shape(problem))

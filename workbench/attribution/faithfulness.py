@@ -135,7 +135,7 @@ def whole_effect(answer: AttributionProblem, neutral: list[Ids]) -> Float[np.nda
 def many_scores(
     answer: AttributionProblem, other: Ids, sets: list[Nodes]
 ) -> Float[np.ndarray, "set context"]:
-    """Score the prompt once per set of heads and MLPs, with the set patched from the run with a neutral prompt.
+    """Score the prompt once per set of heads and MLPs, with the set patched from a neutral prompt's run.
 
     Args:
         answer: The problem with the answer's log-odds as its first target.

@@ -62,7 +62,7 @@ class StudyContext:
         searches: Frontiers by the search's name, as found.
         chosen: The same frontiers, measured on the selection split, with the best prompt of each marked.
         recorder: Writer of progress.json.
-        loaded_here: True if the study loaded its model itself, so that another process can load it too.
+        loaded_here: Whether the study loaded its model itself, so that another process can load it too.
     """
 
     directory: RunDirectory
@@ -132,9 +132,14 @@ class StudyContext:
 
     @classmethod
     def reopened(cls, directory: RunDirectory, watch: Watch | None = None) -> StudyContext:
-        """A study that another process has begun, to compute some of its stages: nothing is written here.
+        """Open a study that another process has begun, to compute some of its stages; nothing is written.
 
-        UserError where the inputs are not those that the other process noted.
+        Args:
+            directory: The run directory.
+            watch: Callback for the steps of searches.
+
+        Raises:
+            UserError: The inputs differ from those that the other process noted.
         """
         material = Material.load(Study.load(directory.file("study.yaml")))
         with runner_for(material.model).limited(material.study.search.batch_tokens):

@@ -145,7 +145,14 @@ class CostEstimate(ShowsTable):
 
 
 def search_bytes(study: Study) -> int:
-    """Planned peak of a process that runs a study's searches on a CPU. UserError where the model's sizes are not to be had."""
+    """Estimate the peak memory of a process that runs a study's searches on a CPU, in bytes.
+
+    Args:
+        study: The study.
+
+    Raises:
+        UserError: The model's sizes cannot be determined.
+    """
     facts, data = model_sizes_of(study.model.name, study.model.revision), DataSizes.of(study)
     found = CostEstimate(study, facts, tuple(StageCounts(study, facts, data).stages()), data.tokens, ())
     searches = [stage for stage in found.stages if stage.name.startswith("search ")]

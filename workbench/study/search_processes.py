@@ -1,14 +1,14 @@
-"""Independent searches of a study in several processes, one thread or more each, on a CPU.
+"""Run the independent searches of a study in several processes on a CPU.
 
-1. The threads that torch has are divided: as many searches at a time as there are threads, and as fit into
-   the memory (`Division.of`). Each search has the same number of threads whichever process runs it, so that a
-   run, its resumption and any other order give the same bits.
-2. This process computes one search after the other. Once it is clear that the rest takes longer than another
-   process needs to start, it starts one for each further part (`search_worker.py`), which loads what the run
-   directory has and computes searches that nobody has begun.
-3. Manifest, log and progress are written by this process alone; a search's own files and its checkpoint by
-   the process that computes it. What a lost process has not finished is computed here.
-4. Whatever ends this process ends the others: they are killed, and their standard input closes.
+1. The torch threads are divided (`Division.of`): as many searches run at a time as there are threads, and as
+   fit into the memory. Each search has the same number of threads in whichever process it runs, so that a
+   run, a resumed run and any other order give identical results.
+2. The main process computes one search after the other. When the remaining searches clearly take longer than
+   starting another process, it starts further processes (`search_worker.py`), which load the run directory
+   and compute searches that no process has begun.
+3. Only the main process writes manifest, log and progress. Each process writes the files and the checkpoint
+   of its own searches. If a process is lost, the main process computes its unfinished search.
+4. Whatever ends the main process ends the others: they are killed, and their standard input closes.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from workbench.study.context import StudyContext
 from workbench.study.cost_estimate import search_bytes
 from workbench.study.stages.stage import Stage
 
-#: Seconds of searching that must be left for another process to pay for its start.
+#: Seconds of remaining search time above which starting another process is worth its cost.
 WORTH_STARTING = 15.0
 #: Fraction of the machine's memory that all processes may hold.
 MEMORY_FRACTION = 0.8
-#: What another process runs: its first line of input says where its modules are and what it works on.
+#: Program of another process. Its first line of input gives module path, run and numbers of threads.
 _PROGRAM = """
 import json, sys
 begin = json.loads(sys.stdin.readline())
@@ -49,13 +49,13 @@ sys.path[:] = begin["path"]
 from workbench.study.search_worker import work
 work(begin["run"], begin["loading"], begin["searching"])
 """
-#: A message of another process, and which one said it.
+#: Another process and a message from it.
 Message = tuple["SearchProcess", dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Division:
-    """How many searches run at a time, and the threads of each.
+    """Division of the threads: how many searches run at a time, and the number of threads of each.
 
     Example:
         >>> Division.of(threads=8, searches=3, need=2, memory=100)
@@ -69,16 +69,17 @@ class Division:
 
     @classmethod
     def of(cls, threads: int, searches: int, need: float, memory: float) -> Division:
-        """As many processes as there are searches, threads, and room for.
+        """Compute a division with as many processes as searches, threads and memory allow.
 
         Args:
-            threads: Of this process.
-            searches: Of the study, finished ones included: a resumed run has the same division.
-            need: Bytes of one process.
-            memory: Bytes of the machine.
+            threads: Number of torch threads.
+            searches: Number of the study's searches, including finished ones, so that a resumed run has the
+                same division.
+            need: Memory of one process in bytes.
+            memory: Memory of the machine in bytes; a fraction of it (MEMORY_FRACTION) may be used.
 
         Returns:
-            The division; one process where no two fit.
+            The division; it has one process if two do not fit.
         """
         room = int(MEMORY_FRACTION * memory / need)
         processes = max(1, min(threads, searches, room))
@@ -86,11 +87,11 @@ class Division:
 
 
 def run_searches(context: StudyContext, stages: Sequence[Stage]) -> StudyContext:
-    """Computes what is not done yet, in several processes where that is possible, and loads it.
+    """Compute the searches that are not done yet, in several processes if possible, and load all results.
 
     Args:
-        context: The study after its directions and latents.
-        stages: Its searches.
+        context: State of the study after its directions and latents.
+        stages: The search stages.
 
     Returns:
         The context with every search's frontier.
@@ -105,10 +106,10 @@ def run_searches(context: StudyContext, stages: Sequence[Stage]) -> StudyContext
 
 
 def _division(context: StudyContext, stages: Sequence[Stage]) -> tuple[Division, float]:
-    """How the searches are divided, and the bytes of a process.
+    """Return the division of the searches, and the memory of one process in bytes.
 
-    One process for a GPU, for a model that was given to this process, and for a budget of seconds, which would
-    buy fewer steps.
+    There is only one process on a GPU, with a model that was passed to this process, and with a budget of
+    seconds (which would buy fewer steps in parallel).
     """
     threads, memory = torch.get_num_threads(), machine_memory()
     alone = Division(1, threads), 0.0
@@ -124,7 +125,7 @@ def _division(context: StudyContext, stages: Sequence[Stage]) -> tuple[Division,
 
 
 class SearchProcesses:
-    """This process and the others, while a study's searches are computed."""
+    """The main process and its search processes, while a study's searches are computed."""
 
     def __init__(
         self, context: StudyContext, stages: Sequence[Stage], division: Division, need: float
@@ -148,12 +149,16 @@ class SearchProcesses:
         torch.set_num_threads(self._loading)
 
     def run(self) -> None:
-        """Ends when every search is done. UserError where one of them, in this process or another, ends so."""
+        """Compute all searches and return when every one is done.
+
+        Raises:
+            UserError: A search ended with this error, in this process or in another.
+        """
         busy = True
         while busy or self._waiting:
             while (stage := self._next()) is not None:
                 stage.run(self._context)
-            # looked at before the messages are read: what a process says comes before it is without a search
+            # checked before messages are read: a process sends its last message before its search is cleared
             busy = any(process.stage for process in self._processes)
             self._listen(patience=0.2 if busy else 0.0)
         self._outer.directory.sort_stages(list(self._stages))
@@ -165,7 +170,7 @@ class SearchProcesses:
             return None
 
     def _report(self, stage: str, share: float) -> None:
-        """Called after each step of a search in this process."""
+        """Report a step of a search in this process, and start other processes if that is worthwhile."""
         self._outer.report(stage, share)
         self._listen()
         name, began, before = self._first
@@ -177,7 +182,7 @@ class SearchProcesses:
                 self._start()
 
     def _start(self) -> None:
-        """As many processes as there is work and, at this moment, memory for."""
+        """Start as many processes as there are waiting searches and free memory at this moment."""
         free, directory = free_memory(self._outer.runner.device), self._outer.directory
         fitting = self.division.processes if free is None else int(free / self.need)
         for _ in range(min(self.division.processes - 1, len(self._waiting), fitting)):
@@ -185,7 +190,7 @@ class SearchProcesses:
             self._processes.append(SearchProcess(begin, self._next, self._messages))
 
     def _listen(self, patience: float = 0.0) -> None:
-        """Writes down what the other processes have said; waits a little for the first message."""
+        """Handle the messages of the other processes; wait up to `patience` seconds for the first one."""
         with suppress(queue.Empty):
             self._take(*self._messages.get(timeout=patience) if patience else self._messages.get_nowait())
             while True:
@@ -213,9 +218,11 @@ class SearchProcesses:
 
 
 class SearchProcess:
-    """Another process: it gets a search whenever it has none; what it says goes into a queue.
+    """Another process, which gets a new search whenever it has none, and whose messages go into a queue.
 
-    pid: Its process id. stage: The search that it was given and has not finished, "" for none.
+    Attributes:
+        pid: Process id.
+        stage: Name of the search that it computes; empty for none.
     """
 
     def __init__(
@@ -237,12 +244,12 @@ class SearchProcess:
         threading.Thread(target=self._attend, daemon=True).start()
 
     def kill(self) -> None:
-        """Ends it at once; its search goes on from the last checkpoint when the run is resumed."""
+        """Kill the process; its search continues from the last checkpoint when the run is resumed."""
         self._process.kill()
         self._process.wait()
 
     def _attend(self) -> None:
-        """Passes on what it says, and gives it the next search when it is ready for one."""
+        """Put the process's messages into the queue, and give it the next search when it is ready."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             said = json.loads(line)
@@ -258,21 +265,21 @@ class SearchProcess:
         self.stage = ""
 
     def _give(self) -> None:
-        """The next search; without one its input is closed, which ends it."""
+        """Give the process its next search; without one, close its input, which ends the process."""
         stage = self._next()
         self.stage = stage.name if stage else ""
         self._say(self.stage)
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):  # it has ended; `_attend` says so
+        with suppress(OSError):  # the process has ended; `_attend` reports it
             if line:
                 print(line, file=self._process.stdin, flush=True)
             else:
                 self._process.stdin.close()
 
     def _last_words(self) -> str:
-        """Its exit code, and the last line of its error output."""
+        """Return the process's exit code and the last line of its error output."""
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
@@ -281,7 +288,10 @@ class SearchProcess:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process that is started inside never gets Ctrl-C, which a terminal sends to all: this process ends it."""
+    """Block SIGINT, so that a process started inside the `with` block never gets Ctrl-C from the terminal.
+
+    The main process ends it instead.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

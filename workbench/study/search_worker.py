@@ -1,9 +1,9 @@
-"""The other side of `search_processes.py`: a process that computes searches of a run which it is given by name.
+"""Worker process that computes searches of a run for `search_processes.py`.
 
-It reads what earlier stages left in the run directory and writes the searches' own files. What it has to tell
-is a line of JSON on its standard output: `ready`; `begin`, `step` and `done` of a search; `refused` where a
-search ends with a UserError; `ended` for anything else that ends it. It ends when its input does, so that it
-never outlives the process that started it.
+It reads what earlier stages wrote to the run directory, and writes the searches' own files. It receives the
+names of searches on standard input and sends messages as lines of JSON on standard output: `ready`; `begin`,
+`step` and `done` of a search; `refused` if a search ends with a UserError; `ended` for any other end. It ends
+when its input ends, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Tell = Callable[..., None]
 
 
 def work(run: str, loading: int, searching: int) -> None:
-    """Computes the searches that standard input names, a line each. Ends the process, not only the call.
+    """Compute the searches that standard input names, one per line, and then end the process.
 
     Args:
         run: The run directory.
-        loading: Threads of torch while the study is loaded, as in the process that began it.
-        searching: Threads of torch while searches are computed.
+        loading: Number of torch threads while the study is loaded, as in the process that began the study.
+        searching: Number of torch threads while searches are computed.
     """
     tell = _own_output()
     names: queue.Queue[str] = queue.Queue()
@@ -60,14 +60,17 @@ def work(run: str, loading: int, searching: int) -> None:
 
 
 def _read(names: queue.Queue[str]) -> None:
-    """Input that ends means that nothing is left to do, or nobody is left to do it for."""
+    """Put the lines of standard input into the queue, and end the process when the input ends.
+
+    The input ends when no search is left, or when the main process has ended.
+    """
     for line in sys.stdin:
         names.put(line.strip())
     os._exit(0)
 
 
 def _own_output() -> Tell:
-    """What tells messages; whatever libraries print goes to the error output from here on."""
+    """Return a function that sends messages; other output of this process then goes to standard error."""
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -78,7 +81,7 @@ def _own_output() -> Tell:
 
 
 def _context(directory: RunDirectory, tell: Tell) -> StudyContext:
-    """The study as far as its run directory has it; nothing is written."""
+    """Open the study of the run directory, as far as it is computed; nothing is written."""
 
     def watch(stage: str, progress: SearchProgress) -> None:
         tell("step", stage=stage, progress=progress_to(progress))
@@ -87,7 +90,7 @@ def _context(directory: RunDirectory, tell: Tell) -> StudyContext:
 
 
 def _searches(context: StudyContext) -> dict[str, SearchStage]:
-    """The study's searches by name, from what the stages before them left."""
+    """Return the study's searches by name, from the files of the stages before them."""
     for entry in STAGES:
         if not isinstance(entry, Stage):
             break

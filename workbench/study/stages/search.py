@@ -56,7 +56,14 @@ class SearchStage(Stage):
         context.directory.note_times(self.compute_files(context))
 
     def compute_files(self, context: StudyContext) -> TimingsFile:
-        """Searches and writes the stage's files, but not its times, which are in a file of all stages."""
+        """Run the search and write the stage's files, except its times, which are in a file of all stages.
+
+        Args:
+            context: State of the study.
+
+        Returns:
+            The times.
+        """
         checkpoint = Checkpoint(
             context.directory.file(f"{self.stem}.checkpoint.safetensors"), ends_on_interrupt=True
         )
