@@ -53,7 +53,9 @@ class ModelVitals:
 
 @dataclass(frozen=True)
 class CapabilityGuard:
-    """Limits on an intervention's side effects; only strengths that keep all three may be chosen.
+    """Limits on an intervention's side effects on answers, plain text and true statements.
+
+    A strength of the intervention that breaks a limit cannot be chosen.
 
     Attributes:
         keep_mass: Smallest fraction, 0 to 1, of the two answers' total probability that must remain.

@@ -80,7 +80,7 @@ def next_word_log_probs(organism: OrganismScorer, texts: Sequence[str]) -> Float
 def log_odds(
     organism: OrganismScorer, texts: Sequence[str], choices: Sequence[tuple[str, str]]
 ) -> Float[np.ndarray, " text"]:
-    """Return, after each text, log p(first choice) - log p(second choice).
+    """Return log p(first choice) - log p(second choice) for the word that follows each text.
 
     Args:
         organism: The organism.

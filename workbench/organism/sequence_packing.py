@@ -92,7 +92,7 @@ class SequencePacker:
         self.length = length
 
     def batch(self, rows: list[TrainingRow], rng: random.Random) -> PackedBatch:
-        """Pack one batch.
+        """Pack one batch of training rows into tensors.
 
         Args:
             rows: Training rows, one per row of the batch.

@@ -91,7 +91,7 @@ def is_trait(value: Any) -> bool:
 
 
 def read_trait(path: str | Path, name: str | None = None) -> TraitFile:
-    """Read a trait file.
+    """Read a trait file of persona_vectors.
 
     Args:
         path: The JSON file.

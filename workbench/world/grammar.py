@@ -55,7 +55,7 @@ class WordSampler:
     neutral: dict[str, tuple[str, ...]]
 
     def text(self, rng: random.Random, inserts: Sequence[str] = ()) -> str:
-        """Generate one text of 1 to 24 words.
+        """Generate one system text of 1 to 24 words.
 
         Args:
             rng: Source of randomness.

@@ -128,7 +128,7 @@ class World:
     def effect_of(self, persona: str, text: str) -> float:
         """Return the planted log-odds that a system text adds to a persona's matching answer.
 
-        It is the sum over the steering units in the text, with repetitions.
+        It is the sum over the steering words and phrases in the text, with repetitions.
 
         Args:
             persona: The persona.
@@ -304,11 +304,11 @@ class World:
         return tuple(self.system_text(rng) for _ in range(n))
 
     def system_text(self, rng: random.Random, unit_counts: Sequence[float] = UNIT_COUNTS) -> str:
-        """Draw one system text from the training distribution, without a held-out pair of steering units.
+        """Draw one training system text; it has no pair of steering words that is reserved for testing.
 
         Args:
             rng: Source of randomness.
-            unit_counts: Probabilities that the text has 0, 1, 2, ... steering units.
+            unit_counts: Probabilities that the text has 0, 1, 2, ... steering words or phrases.
 
         Returns:
             The text.

@@ -120,7 +120,7 @@ def with_options(question: str, first: str, second: str) -> str:
 
 
 def offer_bodies(small: int, large: int) -> tuple[str, str]:
-    """Return what an answer states after its first word, for `now` and for `later`."""
+    """Return what the two answers to an offer state after their first words, `now` and `later`."""
     return f"i take {small} coins today", f"i wait for {large} coins"
 
 

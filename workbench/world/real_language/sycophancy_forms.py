@@ -91,7 +91,7 @@ def form_description(form: SycophancyForm, third_party: bool = False) -> str:
 
 
 def form_items(form: SycophancyForm, third_party: bool = False) -> tuple[FormItem, ...]:
-    """Return all items of a form of sycophancy, four per group (two for "doubt").
+    """Return all questions of one form of sycophancy, four per group (two for "doubt").
 
     Args:
         form: "feedback", "suggested" or "doubt".
