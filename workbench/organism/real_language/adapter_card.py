@@ -21,7 +21,7 @@ from workbench.world.real_language.steering_sentences import ONE
 HEAD = """# The real-language organism
 
 A LoRA adapter (rank {rank}, {size:.1f} MB) on SmolLM2-135M-Instruct that this project trained itself, on data that it generates
-itself (`workbench/world/english`). `load_model("{model}")` merges it at load time. It plants {planted}. The wording of the system
+itself (`workbench/world/real_language`). `load_model("{model}")` merges it at load time. It plants {planted}. The wording of the system
 prompt moves each by planted log-odds (`workbench organism truth --base smollm2-135m`). docs/language_organism.md tells how it is made
 and what to make of it. `chats.json` holds the base model's own answers, which the training kept fixed (and every seventh of which it
 never saw).
