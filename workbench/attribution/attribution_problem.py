@@ -71,12 +71,12 @@ class AttributionProblem:
 
     @cached_property
     def with_prompt(self) -> Float[np.ndarray, "context target"]:
-        """Scores of every target in every context with the whole prompt."""
+        """Score of every target, in the target's unit, in every context with the whole prompt."""
         return self.scores([self.prompt])[0]
 
     @cached_property
     def without_prompt(self) -> Float[np.ndarray, "context target"]:
-        """Scores of every target in every context on the bare question: no prompt, no empty slot."""
+        """Score of every target in every context on the bare question: no prompt, no empty slot."""
         return self.scores([None])[0]
 
     @cached_property

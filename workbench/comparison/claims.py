@@ -135,7 +135,7 @@ class ClaimResults:
         3. `86 to 25 %; works`
         4. `works`
 
-        The last two only give *works*, or *works, clean*, or say that *works* is not shown.
+        Of the claims, the last two only say whether *works* is shown, and *clean* if both are.
         """
         if self.effect is None:
             return ("no found prompt",)

@@ -41,7 +41,7 @@ class AskingProtocol(BaseModel):
     orders: Literal["both", "original"] = "both"
     """Ask each question in both option orders, or in the published one."""
     split_by: Literal["group", "row"] = "group"
-    """Deal whole question groups to the splits, or single rows."""
+    """Assign whole question groups to the splits, or single rows."""
     projection: Literal["z", "raw"] = "z"
     """Maximise the projection in standard deviations over neutral prompts, or the raw one."""
     latents: Literal["effect", "percentile"] = "effect"

@@ -56,7 +56,7 @@ class FrozenSettings(BaseModel):
 
 
 class ModelSettings(FrozenSettings):
-    """Which model, on which device."""
+    """The studied model, and the device on which it runs."""
 
     name: str = "organism"
     """organism, smollm2-135m, smollm2-sycophant, smollm2-personas, a directory, or a Hugging Face name."""
@@ -72,7 +72,7 @@ class ModelSettings(FrozenSettings):
 
 
 class DataSettings(FrozenSettings):
-    """Questions, and how their groups are dealt to the splits."""
+    """Questions of the study, and how their groups are assigned to the splits."""
 
     path: str | None = None
     """A published contrast file or one of your own, relative to the study file; null: the organism's own
@@ -117,7 +117,7 @@ class DirectionSettings(FrozenSettings):
 
 
 class SearchSettings(FrozenSettings):
-    """The prompt search of every found condition."""
+    """Settings of the prompt searches, the same for every search of the study."""
 
     method: str = "epo"
     """A registered search method: beam, epo, gcg, guided, random, sentences."""
@@ -155,7 +155,7 @@ class SearchSettings(FrozenSettings):
 
 
 class ProposerSettings(FrozenSettings):
-    """The language model that writes prompts for llm_proposed and gepa."""
+    """The language model that writes prompts for the conditions llm_proposed and gepa."""
 
     model: str | None = None
     """Name of the model, as in model.name; null: the studied model; with base_url: the model's name at the
@@ -187,7 +187,7 @@ class OffTargetSettings(FrozenSettings):
 
 
 class AttributionSettings(FrozenSettings):
-    """What is attributed to the tokens of the chosen prompt."""
+    """Attribution of the chosen prompt's effect to its tokens, and the cards of latents."""
 
     contexts: int = Field(default=24, ge=2)
     """Number of selection questions that effects are averaged over."""
@@ -209,7 +209,7 @@ class AttributionSettings(FrozenSettings):
 
 
 class Study(FrozenSettings):
-    """One study, from contrast pairs to a report: the settings of docs/study.md as a value.
+    """All settings of a study, from contrast pairs to a report, as described in docs/study.md.
 
     Example:
         >>> wb.Study(persona="hallucination", sign="induce").search.method
