@@ -199,7 +199,14 @@ def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
 def make_node(
     problem: AttributionProblem, key: Key, estimated: float, exact: float | None = None
 ) -> CircuitNode:
-    """Build the `CircuitNode` of a (layer, unit, place) key with its estimated and exact effect."""
+    """Build a `CircuitNode` from its key.
+
+    Args:
+        problem: The problem, which gives the number of heads and prompt tokens.
+        key: The head or MLP at one place of the text, as (layer, unit, place).
+        estimated: Estimated effect on the answer's log-odds.
+        exact: Exact effect; None if not patched.
+    """
     _, unit, place = key
     heads, prompt = problem.runner.shape.n_heads, len(problem.prompt)
     return CircuitNode(

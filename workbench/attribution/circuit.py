@@ -95,7 +95,7 @@ class Circuit:
 
     @property
     def verdict(self) -> str:
-        """Summary of the evaluation in one or two sentences."""
+        """Summary of the circuit's faithfulness and completeness in one or two sentences."""
         if self.proof is None:
             return f"Against neutral prompts of the same length the prompt may do nothing ({self.total} log-odds): there is no circuit to show."
         p = self.proof

@@ -219,7 +219,13 @@ def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Ge
 def share_interval(
     part: Float[np.ndarray, " context"], whole: Float[np.ndarray, " context"], groups: tuple[str, ...]
 ) -> Interval:
-    """Estimate mean(part) / mean(whole) with its interval, by linearising the ratio (delta method)."""
+    """Estimate mean(part) / mean(whole) with its interval, by linearising the ratio (delta method).
+
+    Args:
+        part: Part of the effect in each context.
+        whole: Whole effect in each context.
+        groups: Question group of each context; the interval is clustered by group.
+    """
     share = part.mean() / whole.mean()
     return cluster_interval(share + (part - share * whole) / whole.mean(), groups)
 

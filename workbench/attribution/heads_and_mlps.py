@@ -56,7 +56,7 @@ def grid_shape(problem: AttributionProblem) -> Key:
 
 
 def site_of(problem: AttributionProblem, key: Key) -> Site:
-    """Return the site at which a node's unit is read."""
+    """Return the site at which a head or MLP, given as (layer, unit, place), is read."""
     return Site(key[0], "z" if key[1] < problem.runner.shape.n_heads else "mlp_out")
 
 
@@ -78,10 +78,15 @@ def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
 
 
 def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations) -> Activations:
-    """Compute the gradient of the first target, summed over the batch, with respect to every unit's output.
+    """Compute the gradient of the first target with respect to the output of every head and MLP.
 
     The gradient is taken at a zero tensor that is added to each output. A bridge passes the head outputs to
     the hook as a copy on which the answer does not depend, so their own gradient would be missing.
+
+    Args:
+        problem: Model, prompt, contexts and targets.
+        rows: The batch; the target is summed over it.
+        found: Outputs of the units in this batch, whose sites are used.
     """
     added: dict[Site, Tensor] = {}
 
@@ -126,7 +131,14 @@ def patched(
 def swap(
     problem: AttributionProblem, site: Site, donor: Tensor, mask: Bool[Tensor, "batch pos head"]
 ) -> Callable[[Tensor], Tensor]:
-    """Build the edit that replaces an activation by the donor's wherever `mask` is True."""
+    """Build the edit that replaces an activation at a site by a donor's.
+
+    Args:
+        problem: The problem.
+        site: Site of the heads or of the MLP.
+        donor: Activation of another run.
+        mask: Where to replace.
+    """
 
     def edit(activation: Tensor) -> Tensor:
         now = split(problem, site, activation)
@@ -138,7 +150,7 @@ def swap(
 def split(
     problem: AttributionProblem, site: Site, activation: Tensor
 ) -> Float[Tensor, "batch pos head width"]:
-    """Reshape an activation so that the heads have their own axis; an MLP counts as one head."""
+    """Reshape the activation of a site so that the heads have their own axis; an MLP counts as one head."""
     if site.hook == "z" and activation.ndim == 4:
         return activation
     return rearrange(

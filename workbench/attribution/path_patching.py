@@ -65,11 +65,11 @@ class PatchingGround:
 
 
 def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
-    """Run both members of a pair of batches and collect the activations that edges are measured from.
+    """Run a batch with the prompt and with neutral tokens, and collect the activations that edges need.
 
     Args:
         answer: The problem with the answer's log-odds as its only target.
-        pair: The batch in both runs.
+        pair: The batch with the prompt (clean) and with neutral tokens (corrupted).
     """
     layers = range(answer.runner.shape.n_layers)
     clean, donors = units.activations(answer, pair.clean), units.activations(answer, pair.corrupted)
@@ -145,7 +145,13 @@ def listening(g: PatchingGround, node: Key) -> Change:
 
 @torch.no_grad()
 def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, " batch"]:
-    """Return the loss of the answer's log-odds when only this head or MLP receives the sender's change."""
+    """Return the loss of the answer's log-odds when only this head or MLP receives the sender's change.
+
+    Args:
+        g: Activations of the batch in both runs.
+        change: Change of what the sender writes to the residual stream (`change_of`).
+        node: The receiving head or MLP, as (layer, unit, place).
+    """
     site = units.site_of(g.problem, node)
     mask = torch.zeros(g.clean[site].shape[:3], dtype=torch.bool, device=change.device)
     mask[:, :, _index(site, node)] = g.pair.places[node[2]]
@@ -160,6 +166,12 @@ def direct_effects(
     """Return each target's loss when only the sender's change is added at the target's site.
 
     The loss is 0 if the sender writes after the target's site.
+
+    Args:
+        g: Activations of the batch in both runs.
+        targets: Directions, latents and the answer.
+        sender: The head or MLP, as (layer, unit, place).
+        change: Change of what the sender writes to the residual stream (`change_of`).
     """
     at = g.pair.clean.layout.decision
     here = change[torch.arange(len(at), device=at.device), at].float()

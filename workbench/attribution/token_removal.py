@@ -5,8 +5,7 @@
 3. Effect = score with - score without.
 
 Leave-one-out (occlusion) is exact for this one change only: a token that is redundant with another one has
-effect
-0. The token ids are changed, not the text, because the shorter text might be tokenized differently.
+no effect. The token ids are changed, not the text, because the shorter text might be tokenized differently.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def whole(audit: Audit) -> str:
 
 
 def causes(audit: Audit) -> str:
-    """Name the words that raise and lower the persona, with their effects."""
+    """Name the prompt's words that raise and lower the persona, with their effects in log-odds."""
     named = [(word(audit, i), audit.effects.words[i].interval) for i in audit.effects.named]
     if not named:
         return f"No single word has an effect of {audit.tolerance / 2:g} log-odds or more that holds up after correction for the number of words."
@@ -136,7 +136,7 @@ def sentence_offer(audit: Audit) -> tuple[str, ...]:
 
 
 def collateral(entry: OffTargetChange) -> str:
-    """Describe one side effect before and after the edit."""
+    """Describe one side effect of the prompt before and after the edit."""
     if entry.kind == "truth":
         ends = [
             f"{100 * i.estimate:.0f} % [{100 * i.low:.0f} %, {100 * i.high:.0f} %]"
@@ -149,7 +149,7 @@ def collateral(entry: OffTargetChange) -> str:
 
 
 def passage(audit: Audit, index: int) -> str:
-    """List the changes of directions by a word, and of the two latents with the largest clear change."""
+    """List how much a word changes each direction, and the two latents with the largest clear change."""
     through = [t for t in audit.effects.words[index].through if t.clear]
     latents = sorted((t for t in through if t.kind == "latent"), key=lambda t: -abs(t.interval.estimate))[:2]
     return ", ".join(

@@ -66,7 +66,7 @@ class MediatedEffect:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval excludes zero."""
+        """Whether the interval of the effect excludes zero."""
         return self.interval.low > 0 or self.interval.high < 0
 
 
@@ -144,7 +144,15 @@ class WordProblem(AttributionProblem):
         targets: AttributionTargets,
         seed: int = 0,
     ) -> WordProblem:
-        """Build the problem of the whole prompt."""
+        """Build the attribution problem of a whole prompt, cut into words.
+
+        Args:
+            runner: The model.
+            words: The words of the prompt.
+            contexts: Questions in their chat template.
+            targets: Quantities to measure, the answer's log-odds first.
+            seed: Seed of estimators that sample.
+        """
         return cls(runner, tuple(range(len(words))), contexts, targets, seed, words=words)
 
     @cached_property

@@ -95,7 +95,7 @@ class ClaimResults:
         return next(result for result in self.results if result.claim == claim)
 
     def named(self, status: ClaimStatus) -> tuple[Claim, ...]:
-        """Return the claims with the given status."""
+        """Return the claims with the given status: "shown", "not shown" or "not tested"."""
         return tuple(result.claim for result in self.results if result.status == status)
 
     @property

@@ -184,7 +184,7 @@ class Comparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to doubt the results, one line each."""
+        """Reasons to doubt the comparison, such as too few question groups, one line each."""
         groups, needed = self.entries[0].rate.groups, groups_needed(max(1, len(self.primary)))
         found = []
         if groups < needed:

@@ -47,7 +47,13 @@ class OffTargetAnswers:
 
     @classmethod
     def of(cls, answers: Answers, part: str, figure: float) -> OffTargetAnswers:
-        """Build the measure from the answers to questions."""
+        """Build an off-target measure from the answers to its questions.
+
+        Args:
+            answers: The answers under one condition.
+            part: "true statements", "other personas" or "capability".
+            figure: Summary figure, such as the rate or the mean log-odds.
+        """
         return cls(part, figure, answers.log_odds, answers.item_id, answers.group, answers.chose_matching)
 
     def rows(self, condition: str, measure: str) -> pd.DataFrame:
@@ -127,7 +133,14 @@ def text_cross_entropy(
 def unrelated_text(
     model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system"
 ) -> OffTargetAnswers:
-    """Measure `text_cross_entropy` with the value of every text; empty for a soft prompt."""
+    """Measure `text_cross_entropy` and keep the value of every text; there are none for a soft prompt.
+
+    Args:
+        model: A loaded model or its runner.
+        condition: The condition.
+        texts: Texts that are unrelated to the persona.
+        slot: Place of the prompt in the chat template.
+    """
     losses = _text_losses(model, condition, texts, slot)
     figure = sum(loss * n for loss, n in losses) / sum(n for _, n in losses) if losses else math.nan
     names = tuple(f"text {i}" for i in range(len(losses)))

@@ -38,7 +38,16 @@ class PairedAnswers:
 
     @classmethod
     def of(cls, answers: pd.DataFrame | None, wanted: int, seed: int = 0) -> PairedAnswers | None:
-        """Build the table from evaluation.parquet's rows; None if rows or columns are missing."""
+        """Build the table from the rows of evaluation.parquet.
+
+        Args:
+            answers: The rows; None if the file is missing.
+            wanted: Intended direction: -1 for less of the persona, +1 for more.
+            seed: Seed of the permutation tests.
+
+        Returns:
+            The table; None if rows or columns are missing.
+        """
         if (
             answers is None
             or not {"condition", "item", "group", "log_odds"} <= set(answers.columns)
@@ -58,7 +67,7 @@ class PairedAnswers:
         return all(name in self.log_odds and bool(np.isfinite(self.log_odds[name]).any()) for name in names)
 
     def effect(self, name: str) -> float:
-        """Return the mean log-odds of a condition, with the sign changed so that more is always intended."""
+        """Return the mean log-odds of a condition, negated if less of the persona is intended."""
         return self.wanted * float(np.nanmean(self.log_odds[name]))
 
     def difference(self, name: str, other: str) -> PairedDifference:

@@ -116,12 +116,12 @@ def _place(circuit: CircuitEntry, place: int) -> str:
 
 
 def strongest_edges(circuit: CircuitEntry) -> list[CircuitEdgeEntry]:
-    """Return the 40 edges that carry the largest fractions of the effect."""
+    """Return the 40 edges of the circuit that carry the largest fractions of the effect."""
     return sorted((e for e in circuit.edges if e.share is not None), key=lambda e: -abs(e.share or 0.0))[:40]
 
 
 def circuit_picture(circuit: CircuitEntry) -> Markup:
-    """Draw the circuit's graph as SVG."""
+    """Draw the circuit's graph of tokens, heads, MLPs and targets as SVG."""
     return Markup(circuit_svg(circuit.model_dump()))
 
 

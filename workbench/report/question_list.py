@@ -26,10 +26,10 @@ def question_list(contents: RunContents) -> dict[str, Any] | None:
         contents: Files of the run.
 
     Returns:
-        items: kind ("test" or "true" for true statements), group and texts of each question. odds: by
-            condition, the
-        log-odds of each item (mean over option orders), None if it was not asked. baseline: name of the
-        baseline. None if the run has no answers to single questions.
+        A dictionary, or None if the run has no answers to single questions. `items` has the kind ("test", or
+        "true" for true statements), group and texts of each question. `odds` has by condition the log-odds of
+        each item (mean over option orders), None if the item was not asked. `baseline` is the name of the
+        baseline.
     """
     comparison, answers = contents.comparison, contents.evaluation
     if (

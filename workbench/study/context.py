@@ -151,12 +151,12 @@ class StudyContext:
 
     @property
     def study(self) -> Study:
-        """Settings of the study."""
+        """Settings of the running study."""
         return self.material.study
 
     @property
     def model(self) -> Any:
-        """Loaded model of the study."""
+        """The model of the study, loaded."""
         return self.material.model
 
     @property

@@ -50,7 +50,7 @@ class CostEstimate(ShowsTable):
 
     @property
     def flops(self) -> float:
-        """FLOPs of the whole study."""
+        """Estimated FLOPs of the whole study, summed over its stages."""
         return sum(stage.flops for stage in self.stages)
 
     def bytes(

@@ -40,7 +40,7 @@ class MachineSpeed:
 
     @property
     def speed(self) -> float:
-        """Achieved FLOPs per second."""
+        """Achieved FLOPs per second: the peak times the fraction that is assumed to be achieved."""
         return self.peak * self.share
 
     @property

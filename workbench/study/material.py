@@ -92,7 +92,7 @@ class Material:
 
     @cached_property
     def selection_contexts(self) -> Contexts:
-        """All contexts of the selection split."""
+        """Contexts (questions in their chat template) of the whole selection split."""
         return self._contexts(self.splits.selection)
 
     @cached_property

@@ -78,7 +78,7 @@ class ProgressRecorder:
         )
 
     def close(self) -> None:
-        """Delete the file, because the study is finished."""
+        """Delete progress.json, because the study is finished."""
         with contextlib.suppress(OSError):
             self.directory.file("progress.json").unlink()
 

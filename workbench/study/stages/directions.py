@@ -108,7 +108,7 @@ def scan(material: Material) -> LayerScan:
 
 
 def controls(study: Study, found: LayerScan) -> tuple[Direction, ...]:
-    """Draw random directions with the covariance of the residuals, each with one sign."""
+    """Draw the study's random directions, as controls, with the covariance of the residual stream."""
     if study.random_directions == 0:
         return ()
     return random_directions(

@@ -178,6 +178,14 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
     """Return the method with its start text: the persona's first manual prompt, if the study requests that.
 
     The text is repeated or cut to the method's length.
+
+    Args:
+        material: Inputs of the study.
+        contexts: Contexts of the search, in which the prompt is tokenized.
+        method: The search method.
+
+    Raises:
+        UserError: The persona has no manual prompt for the study's sign.
     """
     if material.study.search.start == "random":
         return method
@@ -197,6 +205,11 @@ def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> 
     """Set the cross-entropy limit of a search over sentences; other methods are returned unchanged.
 
     The limit is the study's `max_cross_entropy`, or the mean cross-entropy of the persona's manual prompts.
+
+    Args:
+        material: Inputs of the study.
+        contexts: Contexts of the search, in which the manual prompts are measured.
+        method: The search method.
     """
     if (
         "max_cross_entropy" not in type(method).model_fields
