@@ -98,7 +98,7 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
 def changes_of_runs(runs: Any) -> pd.DataFrame:
     """Return one row per run and condition with an effect, for the charts over runs.
 
-    Conditions without a prompt or steering are left out, and so are constant answers, whose log-odds are
+    The condition without a prompt is left out, and so are constant answers, whose log-odds are
     arbitrary. Numbered conditions of one kind (random directions) get the same name.
 
     Args:
