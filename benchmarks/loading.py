@@ -1,0 +1,87 @@
+"""Processor seconds of `load_model` over those of a bare Hugging Face load (model and tokenizer) of the same directory.
+
+Both load in one process, in turn, after one load of each that is not counted; every ratio is taken within one turn. Files
+are in the page cache. A bare load in the files' own dtype only maps them: its first forward pass reads the weights. Ours
+reads them to refuse values that are not finite, so the ratio to a bare load and one reading of the weights (`read`) is
+given too.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.loading --models smollm MODELS/gemma-3-270m --repeats 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks.host_time import processor_seconds
+from workbench.models import load_model
+from workbench.models.gguf_files import smollm_directory
+from workbench.models.model_sources import find_source
+from workbench.runs import write_json
+
+
+def directory_of(name: str) -> Path:
+    """Return the Hugging Face directory of a model: `smollm`, `organism`, a GGUF file or a directory."""
+    return smollm_directory() if name == "smollm" else Path(find_source(name).directory)
+
+
+def measure(directory: Path, dtype: str, repeats: int) -> dict[str, Any]:
+    """Return the seconds of both loads in each turn, and the ratio's median and range."""
+
+    def bare() -> None:
+        AutoTokenizer.from_pretrained(directory)
+        AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
+
+    def read() -> None:
+        AutoTokenizer.from_pretrained(directory)
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
+        for weight in model.parameters():
+            weight.sum()
+
+    def ours() -> None:
+        load_model(directory, dtype=dtype)
+
+    loads: dict[str, Callable[[], None]] = {"bare": bare, "read": read, "ours": ours}
+    turns = []
+    for turn in range(repeats + 1):
+        seconds = {name: processor_seconds(load) for name, load in loads.items()}
+        gc.collect()
+        turns += [seconds] if turn else []
+    row: dict[str, Any] = {
+        "model": directory.name,
+        "dtype": dtype,
+        "seconds": {name: statistics.median(seconds[name] for seconds in turns) for name in loads},
+    }
+    for other in ("bare", "read"):
+        ratios = sorted(seconds["ours"] / seconds[other] for seconds in turns)
+        row[f"ours/{other}"] = {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]}
+    return row
+
+
+def main() -> None:
+    """Print a line per model and dtype, and write the rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=["organism", "smollm"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "latest" / "loading.json")
+    asked = parser.parse_args()
+    rows = []
+    for name in asked.models:
+        for dtype in asked.dtypes:
+            rows.append(measure(directory_of(name), dtype, asked.repeats))
+            print(rows[-1], flush=True)
+            write_json(asked.out, {"benchmark": "loading", "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
