@@ -24,7 +24,7 @@ from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
 from workbench.models import model_directory, runner_for
 from workbench.models.loading import load_model
-from workbench.models.model_directory import INDEX, load_tokenizer, open_model_directory
+from workbench.models.model_directory import INDEX, all_finite, load_tokenizer, open_model_directory
 
 SIZES = (
     "num_hidden_layers",
@@ -219,6 +219,18 @@ def test_weights_that_are_missing_misshapen_or_not_finite(directory: Path) -> No
     file.write_bytes(whole)
     _edit_weights(file, lambda weights: weights[name].view(-1)[7].fill_(float("nan")))
     _refused(directory, name, "not finite")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("n", [1, 7, 16, 33, 1000])
+def test_one_value_that_is_not_finite_is_found_anywhere(dtype: torch.dtype, value: float, n: int) -> None:
+    weight = torch.randn(n, generator=torch.Generator().manual_seed(n)).to(dtype)
+    assert all_finite(weight) and all_finite(weight[:0])
+    for place in {0, n // 2, n - 1}:
+        damaged = weight.clone()
+        damaged[place] = value
+        assert not all_finite(damaged)
 
 
 @pytest.mark.parametrize(
