@@ -1,10 +1,10 @@
 """Where the processor time of a search step goes: matrix products, attention, other kernels, Python.
 
 1. A step of EPO, as in `search_cost`, runs once unmeasured and once under torch's profiler.
-2. Shares of the profiled step's time, which the profiler takes from the clock (other programs stretch all of
+2. Parts of the profiled step's time, which the profiler takes from the clock (other programs stretch all of
    it alike): self time of each kernel by kind. *Python* is the rest: interpreter, dispatcher, the profiler itself.
 3. `product rate`: operations of the step (the runner's meter) a second of its products and attention, over the
-   rate of one large matrix product of the MLP's shapes; their seconds are their share of the unprofiled step's
+   rate of one large matrix product of the MLP's shapes; their seconds are their part of the unprofiled step's
    processor seconds. Below 1: the products are too small to run at peak.
 4. `of bound`: what the step would take if it were only products at peak, over what it takes unprofiled.
 
@@ -40,7 +40,7 @@ def kind_of(kernel: str) -> str:
 
 
 def measure(setting: Setting, size: Size) -> dict[str, Any]:
-    """Return one row: shares of the step, the products' rate, and the fraction of the bound."""
+    """Return one row: the parts of the step, the products' rate, and the fraction of the bound."""
     step = our_step(setting, size, Optimizations())
     step()
     peak, before = matmul_peak(setting), setting.runner.meter.flops
