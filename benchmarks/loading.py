@@ -51,8 +51,10 @@ def measure(directory: Path, dtype: str, repeats: int) -> dict[str, Any]:
     loads: dict[str, Callable[[], None]] = {"bare": bare, "read": read, "ours": ours}
     turns = []
     for turn in range(repeats + 1):
-        seconds = {name: processor_seconds(load) for name, load in loads.items()}
-        gc.collect()
+        seconds = {}
+        for name, load in loads.items():
+            gc.collect()  # what the last load left is not this one's cost
+            seconds[name] = processor_seconds(load)
         turns += [seconds] if turn else []
     row: dict[str, Any] = {
         "model": directory.name,

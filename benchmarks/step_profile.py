@@ -1,10 +1,10 @@
 """Where the processor time of a search step goes: matrix products, attention, other kernels, Python.
 
 1. A step of EPO, as in `search_cost`, runs once unmeasured and once under torch's profiler.
-2. Parts of the profiled step's time, which the profiler takes from the clock (other programs stretch all of
+2. Fractions of the profiled step's time, which the profiler takes from the clock (other programs stretch all of
    it alike): self time of each kernel by kind. *Python* is the rest: interpreter, dispatcher, the profiler itself.
 3. `product rate`: operations of the step (the runner's meter) a second of its products and attention, over the
-   rate of one large matrix product of the MLP's shapes; their seconds are their part of the unprofiled step's
+   rate of one large matrix product of the MLP's shapes; their seconds are that fraction of the unprofiled step's
    processor seconds. Below 1: the products are too small to run at peak.
 4. `of bound`: what the step would take if it were only products at peak, over what it takes unprofiled.
 
@@ -40,7 +40,7 @@ def kind_of(kernel: str) -> str:
 
 
 def measure(setting: Setting, size: Size) -> dict[str, Any]:
-    """Return one row: the parts of the step, the products' rate, and the fraction of the bound."""
+    """Return one row: fractions of the step, the products' rate, and the fraction of the bound."""
     step = our_step(setting, size, Optimizations())
     step()
     peak, before = matmul_peak(setting), setting.runner.meter.flops
@@ -60,7 +60,7 @@ def measure(setting: Setting, size: Size) -> dict[str, Any]:
         "slot": setting.slot,
         "contexts": len(setting.contexts),
         "seconds": seconds,
-        "shares": {kind: spent[kind] / whole for kind in KINDS},
+        "fractions": {kind: spent[kind] / whole for kind in KINDS},
         "product rate": operations / peak / (seconds * (spent["products"] + spent["attention"]) / whole),
         "of bound": operations / peak / seconds,
         "kernels": {name: value / whole for name, value in kernels.most_common(8)},
@@ -86,9 +86,9 @@ def main() -> None:
             for n in asked.contexts:
                 rows.append(measure(loaded.setting(slot, n), Size(candidates=asked.candidates)))
                 row = rows[-1]
-                shares = "  ".join(f"{kind} {100 * row['shares'][kind]:.0f} %" for kind in KINDS)
+                fractions = "  ".join(f"{kind} {100 * row['fractions'][kind]:.0f} %" for kind in KINDS)
                 end = f"product rate {row['product rate']:.2f}  of bound {row['of bound']:.2f}"
-                print(f"{row['model']} {slot} {n}: {row['seconds']:.2f} s  {shares}  {end}", flush=True)
+                print(f"{row['model']} {slot} {n}: {row['seconds']:.2f} s  {fractions}  {end}", flush=True)
                 write_json(asked.out, {"benchmark": "step_profile", "rows": rows})
 
 
