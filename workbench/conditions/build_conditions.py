@@ -15,16 +15,17 @@ from workbench.objectives import Objective
 
 
 def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condition]:
-    """Build the "no prompt" condition and every named condition, in the order of the names.
+    """Build the conditions that a study compares: "no prompt" first, then those named, in order.
 
-    A name whose condition needs an SAE is skipped in a study without one.
+    A condition is a prompt, an intervention such as a steering vector, or a reference point, under which the
+    model answers the test questions. In a study without an SAE, names whose condition needs one are skipped.
 
     Args:
         names: Names of study conditions, keys of `STUDY_CONDITIONS`.
         context: The model, data, directions and chosen prompts that the conditions are built from.
 
     Returns:
-        The conditions; a name with several prompts or settings gives several.
+        The conditions. One name can give several, for example one for each seed of a random prompt.
 
     Raises:
         UserError: A name is unknown, or something that a condition needs is missing.
@@ -40,10 +41,12 @@ def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condit
 
 
 def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str, tuple[Objective, str]]:
-    """Collect the searches that the named conditions need.
+    """Collect the searches for prompts that a study's conditions need.
+
+    A condition is one of the things that a study compares, such as the prompts that one search method found.
 
     Args:
-        names: Names of study conditions; a condition without a search adds nothing.
+        names: Names of study conditions; those without a search add nothing.
         context: The study's settings, directions, SAE and latents.
 
     Returns:
@@ -59,13 +62,15 @@ def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str,
 
 
 def found_prompts(context: BuildContext, name: str) -> list[Prompt]:
-    """Return the prompts that the searches of one condition found and that were chosen on selection data.
+    """Return the prompt that each search of one study condition found and the selection questions chose.
 
-    Each prompt has its rate on the search questions as `search_rate`.
+    `search_rate` of a prompt is the fraction of the search questions that the model answers as the persona
+    under it.
 
     Args:
-        context: The study's values with the searches' frontiers (`chosen`).
-        name: Name of the study condition, the first word of its searches' names.
+        context: The study's values; its `chosen` holds the result of each search, with the chosen prompt
+            marked.
+        name: Name of the study condition; the names of its searches begin with it.
 
     Returns:
         One prompt for each search of the condition.

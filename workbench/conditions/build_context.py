@@ -25,13 +25,14 @@ _LENGTH = 8
 
 @dataclass(frozen=True)
 class SearchContext:
-    """Values from which a study builds the objectives of its searches.
+    """Settings, directions and SAE latents from which a study builds its search objectives.
 
     Attributes:
         study: The study's settings.
-        direction: The chosen direction of the persona.
-        random_directions: Random directions drawn with the covariance of the residuals.
-        sae, latents: The SAE and its ranked latents, or None in a study without an SAE.
+        direction: The persona's direction that the study chose.
+        random_directions: Control directions, drawn at random with the covariance of the model's residuals.
+        sae, latents: The SAE and its latents, ranked by how well they predict the persona; None in a study
+            without an SAE.
     """
 
     study: Study
@@ -42,22 +43,25 @@ class SearchContext:
 
     @property
     def has_latents(self) -> bool:
-        """Whether the study has an SAE and ranked latents of it, so that SAE-based searches can run."""
+        """Whether the study has an SAE with ranked latents, so that searches that use SAE latents can run."""
         return self.sae is not None and self.latents is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext(SearchContext):
-    """Values from which a study builds its conditions; the test split is not among them.
+    """Everything from which a study builds the conditions (prompts, interventions) that it compares.
+
+    The test questions are not included, so that nothing can be fitted to them.
 
     Attributes:
         model: The loaded model.
-        persona, splits: The persona and its splits, limited to the sizes in the study's settings.
-        search_questions: The search questions, one per group of related questions.
-        selection_contexts: All contexts of the selection split.
-        guard: Limits on the side effects of steering, measured on selection data.
-        chosen: The frontier of each search by the search's name; the prompt that is best on selection data is
-            marked as chosen.
+        persona, splits: The persona and its train, search, selection and test questions, limited to the
+            study's sizes.
+        search_questions: Questions that prompts are searched on, one from each group of related questions.
+        selection_contexts: All questions of the selection split, by which one of several prompts is chosen.
+        guard: Limits on the side effects of interventions, measured on selection questions.
+        chosen: The best prompts that each search found, by name of the search; the one that is best on the
+            selection questions is marked as chosen.
     """
 
     model: Any
@@ -85,16 +89,16 @@ class BuildContext(SearchContext):
 
     @property
     def random_seeds(self) -> tuple[int, ...]:
-        """Seeds of the study's random prompts, one each.
+        """Seeds of the study's random prompts, one for each prompt.
 
-        Studies with different seeds have none of these seeds in common.
+        Two studies with different seeds have none of these seeds in common.
         """
         first = 1000 * self.study.seed
         return tuple(range(first, first + self.study.random_prompts))
 
     @property
     def manual_prompts(self) -> tuple[str, ...]:
-        """The persona's manual prompts for the study's sign; empty if it has none."""
+        """Prompts that a person wrote to suppress or induce the persona, as the study requires."""
         return tuple(self.persona.manual_prompts.get(self.study.sign, ()))
 
     @property

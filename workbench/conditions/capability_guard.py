@@ -27,10 +27,10 @@ from workbench.personas import Sign, Split
 
 
 class Edit(Protocol):
-    """Interface of an intervention of fixed strength that can be active for a block, such as `Steering`."""
+    """Interface of an intervention of fixed strength, such as `Steering`, that `with` activates."""
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
-        """Apply the intervention to the model's runs while the context manager is open."""
+        """Return a context manager; the intervention acts on all runs of the model inside the block."""
         ...
 
 
@@ -55,15 +55,16 @@ class ModelVitals:
 class CapabilityGuard:
     """Limits on an intervention's side effects on answers, plain text and true statements.
 
-    A strength of the intervention that breaks a limit cannot be chosen.
+    `tune` of a steering vector or a latent clamp rejects every strength that exceeds a limit.
 
     Attributes:
-        keep_mass: Smallest fraction, 0 to 1, of the two answers' total probability that must remain.
+        keep_mass: Smallest fraction, 0 to 1, of the two answers' total probability that must remain under the
+            intervention.
         text_rise: Largest allowed rise of the cross-entropy of the questions' tokens, nats per token.
-        n_contexts: Number of contexts on which the first two limits are measured.
-        truth: Questions whose matching answer agrees with a true statement (`true_contexts`); with None this
-            third limit is not checked.
-        truth_fall: Largest allowed fall of the agreement rate on `truth`.
+        n_contexts: Number of questions on which the first two limits are measured.
+        truth: Questions about true statements, of which the answer that agrees is scored (see
+            `true_contexts`); with None this third limit is not checked.
+        truth_fall: Largest allowed fall of the fraction of `truth` that the model agrees with.
 
     Example:
         >>> wb.CapabilityGuard(text_rise=0.2).keep_mass
@@ -83,14 +84,14 @@ class CapabilityGuard:
             )
 
     def watching(self, model: Any, contexts: Contexts) -> VitalsWatch:
-        """Measure the model without interventions, and return a watch that compares later states with it.
+        """Measure the model without interventions, as the baseline of the guard's limits on side effects.
 
         Args:
             model: A loaded model or its runner; no intervention may be active.
             contexts: Questions of which the first `n_contexts` are used.
 
         Returns:
-            The watch, whose `holds` checks the limits while an intervention is active.
+            The baseline with the limits; its method `holds` checks them while an intervention is active.
         """
         return VitalsWatch(self, model_vitals(model, contexts.take(self.n_contexts)), self._truth(model))
 
@@ -101,12 +102,12 @@ class CapabilityGuard:
 
 @dataclass(frozen=True)
 class VitalsWatch:
-    """A guard together with the figures of the model before any intervention.
+    """Limits on side effects together with the figures of the model without an intervention.
 
     Attributes:
         guard: The limits.
-        before: Answer mass and cross-entropy of the untouched model.
-        truth: Rate of agreement of the untouched model with the true statements, 0 to 1.
+        before: Probability of the two answers and cross-entropy of the questions, without an intervention.
+        truth: Fraction of the true statements that the model agrees with, without an intervention.
     """
 
     guard: CapabilityGuard
@@ -114,7 +115,7 @@ class VitalsWatch:
     truth: float
 
     def holds(self, model: Any, contexts: Contexts) -> bool:
-        """Whether the model, under the interventions that are active now, keeps all limits of the guard."""
+        """Whether the model, under the interventions active now, stays within all limits on side effects."""
         guard, now = self.guard, model_vitals(model, contexts.take(self.guard.n_contexts))
         answers = now.answer_mass >= guard.keep_mass * self.before.answer_mass
         return (
@@ -126,22 +127,23 @@ class VitalsWatch:
     def strongest(
         self, model: Any, contexts: Contexts, tried: Sequence[C], sign: Sign
     ) -> tuple[C, Answers, int]:
-        """Choose the intervention with the largest effect among those that keep the guard's limits.
+        """Choose the intervention with the largest effect that stays within the limits on side effects.
 
-        The effect is the mean log-odds in the sign's direction; on ties the earlier intervention is chosen.
+        The effect is the mean log-odds of the answers that show the persona, negated for "suppress". On ties
+        the earlier intervention is chosen.
 
         Args:
             model: A loaded model or its runner.
-            contexts: Questions on which limits and effect are measured.
+            contexts: Questions on which side effects and effect are measured.
             tried: Interventions to try, such as one steering vector at several strengths.
             sign: "suppress" or "induce".
 
         Returns:
-            The chosen intervention, its answers on the contexts, and the number of interventions that broke a
-            limit.
+            The chosen intervention, the model's answers under it, and the number of interventions that
+            exceeded a limit.
 
         Raises:
-            UserError: Every intervention breaks a limit.
+            UserError: Every intervention exceeds a limit.
         """
         kept: list[tuple[C, Answers]] = []
         for condition in tried:
@@ -155,19 +157,19 @@ class VitalsWatch:
 
 
 def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None = 60) -> Contexts:
-    """Make questions about true statements, for `CapabilityGuard(truth=...)`.
+    """Make questions about true statements, for the third limit of a `CapabilityGuard`.
 
-    The statements are those of the split's own groups, so that selection and test have none in common. If the
-    split's groups have no true statement, all of the persona's are used.
+    The statements belong to the question groups of the split, so that selection and test have none in common.
+    If these groups have no true statement, all of the persona's true statements are used.
 
     Args:
         model: A loaded model or its runner.
         split: The split whose groups are used.
-        slot: The place in the chat where a prompt goes.
+        slot: The place in the chat where a prompt goes, such as the system message.
         n: Largest number of statements; None for all.
 
     Returns:
-        The contexts, whose matching answer agrees with the statement.
+        The questions; the answer that is scored as the persona's is the one that agrees with the statement.
 
     Raises:
         UserError: The persona has no true statements.
@@ -181,7 +183,7 @@ def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None
 
 @torch.no_grad()
 def model_vitals(model: Any, contexts: Contexts, rows: int = 16) -> ModelVitals:
-    """Measure two signs of a working model, on questions without a prompt, under all active interventions.
+    """Measure whether a model still works, under all interventions active now, on questions without a prompt.
 
     Args:
         model: A loaded model or its runner.
@@ -189,7 +191,8 @@ def model_vitals(model: Any, contexts: Contexts, rows: int = 16) -> ModelVitals:
         rows: Number of questions per forward pass.
 
     Returns:
-        The probability of the two answers and the cross-entropy of the questions' tokens.
+        The mean probability that the model begins with one of the two answers, and the mean cross-entropy of
+        the questions' tokens (nats).
     """
     runner = runner_for(model)
     masses: list[float] = []

@@ -24,9 +24,10 @@ from workbench.personas import Sign, Split
 
 
 class Condition(ABC):
-    """Base class of everything that a comparison compares: prompts, steering vectors, and reference points.
+    """Base class of everything that a comparison compares: prompts, interventions and reference points.
 
-    Comparing the rates on search, selection and test questions shows the optimism of fitting and choosing.
+    A rate is the fraction of questions that the model answers as the persona. A better rate on the search or
+    selection questions than on the test questions shows overfitting.
 
     Attributes:
         name: Name in tables and figures.
@@ -35,8 +36,8 @@ class Condition(ABC):
         prompt: Text of the prompt, or None for a condition without one.
         cross_entropy: Mean cross-entropy of the prompt's tokens in nats per token, if known (lower is more
             fluent).
-        search_rate: Rate on the questions that it was fitted to, if any.
-        selection_rate: Rate on the questions that it was chosen by, if any.
+        search_rate: Rate on the questions that the condition was fitted to, if any.
+        selection_rate: Rate on the questions by which it was chosen, if any.
         cost: What finding it cost.
     """
 
@@ -63,7 +64,7 @@ class Condition(ABC):
 
 
 class SpendingMeter:
-    """Meter of what a `spending` block costs: the cost so far inside the block, the total after it."""
+    """Meter of the computation inside a `with spending(...)` block: the cost so far or in total."""
 
     def __init__(self, read: Callable[[], Cost], model_call: float = 1.0) -> None:
         self._read, self._before, self._model_call = read, read(), model_call
@@ -71,7 +72,7 @@ class SpendingMeter:
 
     @property
     def cost(self) -> Cost:
-        """Tokens, operations, model calls and seconds spent since the block began."""
+        """Tokens, FLOPs, model calls and seconds since the `with spending(...)` block began."""
         if self._all is not None:
             return self._all
         spent = (
@@ -80,7 +81,7 @@ class SpendingMeter:
         return replace(spent, model_calls=(spent.forward + spent.backward) / self._model_call)
 
     def close(self) -> None:
-        """Fix the cost at its present value; later runs of the model no longer count."""
+        """Stop the meter: fix the cost at its present value, so that later runs of the model do not count."""
         self._all = self.cost
 
 
@@ -90,7 +91,8 @@ def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[Spending
 
     Args:
         model: The model whose tokens, operations and calls are counted.
-        contexts: Questions that define one model call: a run of all layers on a context of mean length.
+        contexts: Questions that define one model call, which is a run of all layers on a question of their
+            mean length.
         *helpers: Other models that run inside the block. Their operations (FLOPs) count too, their tokens do
             not.
 
@@ -108,15 +110,16 @@ def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[Spending
 
 
 def as_contexts(model: Any, data: Split | Contexts, slot: Slot = "system") -> Contexts:
-    """Make contexts from a split, or return contexts unchanged.
+    """Return the questions of a split as tokenized contexts; contexts are returned unchanged.
 
     Args:
         model: A loaded model or its runner.
-        data: A split, or contexts.
-        slot: The place in the chat where a prompt goes; used for a split only.
+        data: A split of a persona's questions, or contexts made from one.
+        slot: The place in the chat where a prompt goes, such as the system message; used for a split only.
 
     Returns:
-        The contexts; with letters, a split gives each item in both option orders.
+        The contexts. If answers are letters, each question occurs twice, once for each order of the two
+        options.
     """
     return data if isinstance(data, Contexts) else make_contexts(model, data, slot)
 

@@ -10,7 +10,7 @@ STAGES = {"directions beside": "other directions"}
 
 
 def stage_label(name: str) -> str:
-    """Return the label of a study's stage; the stage of a search gets the label of its condition.
+    """Return the label, for readers, of a stage (step) of a study, such as one of its searches for prompts.
 
     Example:
         >>> stage_label("search random_direction 1")
@@ -20,9 +20,10 @@ def stage_label(name: str) -> str:
 
 
 def condition_label(name: str) -> str:
-    """Return the label of a condition or search.
+    """Return the label of a study condition or of a search, such as "RESGA" for "resga".
 
-    Kinds have their registered labels, search methods are in capitals, and underscores become spaces.
+    Registered kinds have their own labels, names of search methods are in capitals, and underscores become
+    spaces.
 
     Example:
         >>> condition_label("resga"), condition_label("random_direction 2")

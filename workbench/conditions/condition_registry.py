@@ -51,16 +51,19 @@ Claim = Literal[
 class ConditionKind:
     """Properties that all conditions of one kind have in common.
 
+    A condition is a prompt, an intervention or a reference point that a study compares.
+
     Attributes:
         kind: Value of `kind` in comparison.json, such as "random_text".
         group: Group by which reports list and colour the kind, a key of `GROUPS`.
         description: One line, without a full stop, that says what such a condition is.
         label: Label for readers; if empty, `kind` without underscores.
-        control_of: Claims for which this kind is a control, that is, which the chosen prompt must outdo.
-        same_search_as: Kinds whose search this kind repeats with one thing changed. It is a control of these
-            kinds only; if empty, of all kinds.
+        control_of: Claims of the report, such as "better_than_writing", for which this kind is a control: the
+            chosen prompt must have a larger effect.
+        same_search_as: Kinds whose search this kind repeats with one thing changed, such as a random
+            direction. It is a control of these kinds only; if empty, of all kinds.
         is_reference: True for reference points, such as no prompt and constant answers, which are not tested
-            themselves and not counted among the controls.
+            and do not count as controls.
     """
 
     kind: str
@@ -73,7 +76,7 @@ class ConditionKind:
 
     @property
     def is_control(self) -> bool:
-        """Whether conditions of this kind are controls, which the chosen prompt must outdo.
+        """Whether the kind is a control, that is, the chosen prompt must have a larger effect.
 
         These are the kinds of the group "control" that are not mere reference points.
         """
@@ -81,27 +84,27 @@ class ConditionKind:
 
     @property
     def is_tested(self) -> bool:
-        """Whether the kind is expected to have an effect, so that a comparison tests it.
+        """Whether the kind is expected to have an effect, so that a comparison tests it against no prompt.
 
-        That is every kind but controls and reference points. A comparison that names no primary conditions
-        corrects its p-values over these kinds.
+        This holds for every kind but controls and reference points. Unless the user names primary conditions,
+        p-values are corrected for the number of all tested conditions.
         """
         return not (self.is_control or self.is_reference)
 
 
 @dataclass(frozen=True)
 class SearchRecipe:
-    """How a study searches for the prompts of one condition.
+    """How a study searches for the prompts of one condition (one of the methods that it compares).
 
     Attributes:
-        objectives: Function from the study's directions and latents to its objectives by name of the search
-            (plus = more of the persona).
+        objectives: Function from the study's directions and latents to a mapping from the name of each search
+            to its objective (plus = more of the persona).
         method: Name of the search method; None for the method in the study's settings.
-        reads_answer: True if the objective is the answer itself, which needs all layers of the model and a
-            question.
+        reads_answer: True if the objective is the log-odds of the answer itself, which need all layers of the
+            model and a question.
         needs_sae: True if the search needs an SAE; a study without one leaves the condition out.
-        names: Function from the study's settings to the names of the searches, for the cost estimate; with
-            None there is one search, named like the condition.
+        names: Function from the study's settings to the names of the searches, from which the cost is
+            estimated; with None there is one search, named like the condition.
     """
 
     objectives: Callable[[SearchContext], Mapping[str, Objective]]
@@ -113,16 +116,15 @@ class SearchRecipe:
 
 @dataclass(frozen=True)
 class StudyCondition:
-    """A name that a study can list under `conditions`, and how the condition is made.
+    """A name that a study can list under `conditions`, and how its prompts or interventions are made.
 
     Attributes:
         name: The name; also the first word of the names of its searches.
         kind: Value of `kind` in comparison.json, a key of `CONDITION_KINDS`.
         description: One line, without a full stop, that says what is done.
-        build: Function from the study's values to conditions. It fits them on train and search data and
-            chooses them on selection data. None if the prompts that the search chose are all of the
-            conditions.
-        search: How its prompts are searched for; None without a search.
+        build: Function from the study's values to conditions, which it fits to train and search questions and
+            chooses on selection questions. None if the prompts found by `search` are all.
+        search: How prompts are searched for; None without a search.
         is_default: True if a study that lists no conditions includes this one.
         needs_sae: True if it needs an SAE; a study without one leaves the condition out.
         order: Position among the names; lower comes first.
@@ -138,10 +140,7 @@ class StudyCondition:
     order: int = 100
 
     def searches(self, study: Study) -> tuple[str, ...]:
-        """Return the names of the searches that a study with these settings runs for this condition.
-
-        The result is empty for a condition without a search.
-        """
+        """Return the names of the searches that a study with these settings runs; empty for none."""
         if self.search is None:
             return ()
         return (self.name,) if self.search.names is None else tuple(self.search.names(study))
@@ -156,29 +155,29 @@ STUDY_CONDITIONS: Registry[StudyCondition] = Registry(
 
 
 def register_kind(kind: ConditionKind) -> ConditionKind:
-    """Register a condition kind under its `kind` and return it."""
+    """Register a kind of condition (prompt, intervention, reference point) and return it."""
     return CONDITION_KINDS.add(kind.kind, kind, through=__file__)
 
 
 def register_study_condition(condition: StudyCondition) -> StudyCondition:
-    """Register a condition under the name that studies list, and return it."""
+    """Register a study condition under the name that a study's settings list, and return it."""
     return STUDY_CONDITIONS.add(condition.name, condition, through=__file__)
 
 
 def default_conditions() -> tuple[str, ...]:
-    """Return the names of the conditions that a study includes if it lists none."""
+    """Return the names of the conditions that a study compares if its settings list none."""
     return tuple(name for name, condition in STUDY_CONDITIONS.items() if condition.is_default)
 
 
 def default_primary() -> tuple[str, ...]:
-    """Return the default conditions that a study mainly tests: prompts found with the model's internals."""
+    """Return the default primary conditions of a study: prompts found with the model's internals."""
     return tuple(
         name for name in default_conditions() if CONDITION_KINDS[STUDY_CONDITIONS[name].kind].group == "found"
     )
 
 
 def claim_label(claim: str) -> str:
-    """Return the label of a claim: "optimizer_matters" gives "optimiser matters"."""
+    """Return the label of a claim of the report: "optimizer_matters" gives "optimiser matters"."""
     return claim.replace("optimizer", "optimiser").replace("_", " ")
 
 

@@ -57,9 +57,10 @@ class ConstantAnswer(Condition):
             object.__setattr__(self, "name", f"always {self.constant}")
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return fixed log-odds: +5 where the constant is the matching answer, -5 where it is the other.
+        """Return fixed log-odds of the answers that show the persona, without running a model.
 
-        They are 0 where the constant is neither answer, or both. No model is run.
+        They are +5 if the constant answer shows the persona, -5 if the other answer does, and 0 if it is
+        neither or both.
         """
         sides = [self._side(context, contexts.metric) for context in contexts]
         return package(contexts, CERTAIN * np.array(sides, dtype=np.float64))
@@ -77,10 +78,11 @@ class ConstantAnswer(Condition):
 
 
 def constant_answers(contexts: Contexts) -> tuple[ConstantAnswer, ...]:
-    """Return every constant answer that is possible for the contexts.
+    """Return every constant answer ("always A", "always yes") that is possible for the questions.
 
-    With letters these are A and B. With text these are first words that begin an answer of every question,
-    the first four in alphabetical order; the result is empty if no word does.
+    If answers are letters, these are A and B. Otherwise these are the words with which one of the two answers
+    to each question begins: the first four in alphabetical order, or none if no word occurs in every
+    question.
     """
     if contexts.metric == "letters":
         return ConstantAnswer("A"), ConstantAnswer("B")

@@ -24,17 +24,17 @@ from workbench.prompt_tokens import encode_prompt
 def few_shot(
     model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sign = "suppress", seed: int = 0
 ) -> Prompt:
-    """Make a few-shot prompt: questions of the train split, each with the answer that the sign calls for.
+    """Make a few-shot prompt: questions of the train split, each followed by the answer that is requested.
 
-    The examples come from different groups as far as possible. With letters the order of the two options
-    alternates from example to example, so that the prompt does not favour one letter.
+    The examples come from different groups of related questions as far as possible. With letters the order of
+    the two options alternates from example to example, so that the prompt does not favour one letter.
 
     Args:
         model: A loaded model or its runner.
         train: Split that the examples are drawn from.
         contexts: Questions that the prompt must fit in front of.
         n: Number of examples.
-        sign: "suppress" shows the not matching answers, "induce" the matching ones.
+        sign: "induce" shows the answers that show the persona, "suppress" the other ones.
         seed: Seed of the draw.
 
     Returns:

@@ -18,13 +18,15 @@ def Found(
 ) -> Prompt:
     """Make a condition from a prompt that a search, a sampler or a language model found.
 
+    A rate is the fraction of questions that the model answers as the persona.
+
     Args:
         text: The prompt.
         kind: A registered kind of condition, such as "resga".
         method: How the prompt was found, in words.
         cross_entropy: Mean cross-entropy of its tokens, nats per token; None if not measured.
         cost: Cost of finding it; None for no cost.
-        selection_rate: Rate on the questions that it was chosen by.
+        selection_rate: Rate on the questions by which the prompt was chosen.
         name: Name in tables; made from kind and text if empty.
         search_rate: Rate on the questions that the search used.
 

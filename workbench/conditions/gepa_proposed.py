@@ -44,15 +44,15 @@ _PART = "prompt"
 
 @dataclass(frozen=True)
 class GEPAProposed:
-    """Settings of a GEPA search for a prompt.
+    """Settings of a search for a prompt with GEPA, in which a language model rewrites prompts after failures.
 
     Attributes:
         proposer: Language model that reflects on failures and writes new prompts.
-        budget: Limit of the search, with one step per round; it counts the scoring and, for a local proposer,
-            its replies. It is exceeded by one round at most.
+        budget: Limit of the search, which is exceeded by one round at most. The scoring of prompts counts,
+            and so do the replies of a local proposer. One step of the budget is one round.
         minibatch: Number of contexts shown to the proposer in a round (3 in the paper).
-        finalists: Number of prompts scored on selection data at the end.
-        longest: Largest length of a prompt in tokens.
+        finalists: Number of prompts that are scored on selection questions at the end.
+        longest: Largest number of tokens of a prompt.
         seed: Seed of GEPA's draws.
     """
 
@@ -78,18 +78,19 @@ class GEPAProposed:
         sign: Sign = "suppress",
         slot: Slot = "system",
     ) -> Prompt:
-        """Run the search and return the chosen prompt, of kind "llm_proposed", with its rates and cost.
+        """Run the search and return the chosen prompt.
 
         Args:
             model: The model whose answers are scored.
             search: Questions that the search scores prompts on.
             selection: Questions by which the final prompt is chosen.
-            start: Prompt that the search begins with.
-            sign: "suppress" or "induce".
-            slot: The place in the chat where the prompt goes.
+            start: Text of the prompt that the search begins with.
+            sign: Whether to "suppress" or "induce" the persona.
+            slot: The place in the chat where the prompt goes, such as the system message.
 
         Returns:
-            The prompt with its search rate, selection rate and cost.
+            The prompt as a condition of kind "llm_proposed", with its cost and the rates (fractions of
+            questions answered as the persona) on search and selection questions.
 
         Raises:
             UserError: The package `gepa` is missing, or the start prompt is empty or does not fit the slot.

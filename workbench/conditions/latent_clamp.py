@@ -34,7 +34,7 @@ GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class RankedLatents(Protocol):
-    """Interface of ranked latents for `LatentClamp.of`; the most predictive latent comes first."""
+    """Interface of SAE latents ranked by how well they predict a persona, best first."""
 
     @property
     def ids(self) -> Sequence[int]:
@@ -126,23 +126,25 @@ class LatentClamp(Condition):
         guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> LatentClamp:
-        """Return this clamp at the level of the grid that has the largest effect on the selection data.
+        """Return this clamp at the level that has the largest effect on the selection questions.
 
-        Latents whose sign is opposite to the aim are held at 0 at every level.
+        A level is multiplied by a latent's largest activation to give the value to hold. Latents that would
+        act against the requested sign are held at 0 at every level.
 
         Args:
             model: A loaded model or its runner.
             selection: Questions by which the level is chosen.
-            sign: "suppress" or "induce".
-            grid: Levels, in units of each latent's largest activation on these questions.
-            guard: Limits on side effects; None for the default limits.
+            sign: Whether to "suppress" or "induce" the persona.
+            grid: Levels to try, in units of each latent's largest activation on the selection questions.
+            guard: Limits on side effects; None for the default `CapabilityGuard`.
             slot: The place in the chat where a prompt would go; used to make contexts of a split.
 
         Returns:
-            The tuned clamp with its selection rate and cost.
+            The clamp with the chosen values, its cost, and its rate (fraction of questions answered as the
+            persona).
 
         Raises:
-            UserError: Every level breaks a limit of the guard.
+            UserError: Every level exceeds a limit on side effects.
         """
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:

@@ -50,11 +50,11 @@ class LLMProposed:
 
     Attributes:
         proposer: Language model that writes the prompts.
-        rounds: Number of requests to it.
+        rounds: Number of requests to the proposer.
         per_round: Number of prompts requested each time.
-        beam: Number of best prompts that are shown and continue to the next round.
-        failures: Number of failing questions shown in a request.
-        longest: Largest length of a prompt in tokens.
+        beam: Number of best prompts that continue to the next round and are shown in the next request.
+        failures: Number of questions still answered against the aim that a request shows.
+        longest: Largest number of tokens of a prompt.
     """
 
     proposer: Proposer
@@ -78,20 +78,21 @@ class LLMProposed:
         sign: Sign = "suppress",
         slot: Slot = "system",
     ) -> Prompt:
-        """Run the loop and return the chosen prompt, of kind "llm_proposed", with its rates and cost.
+        """Run the loop of proposing and scoring, and return the chosen prompt.
 
         Args:
             model: The model whose answers are scored.
-            search: Questions that prompts are scored on in the loop.
+            search: Questions on which the proposed prompts are scored.
             selection: Questions by which the final prompt is chosen.
             start: Prompts to begin with, at least one.
             description: The persona in words, for the requests.
-            sign: "suppress" or "induce".
-            slot: The place in the chat where the prompt goes.
+            sign: Whether to "suppress" or "induce" the persona.
+            slot: The place in the chat where the prompt goes, such as the system message.
 
         Returns:
-            The prompt with its search rate, selection rate and cost (for a proposer at an endpoint, only the
-            seconds of its replies are counted).
+            The prompt as a condition of kind "llm_proposed", with its cost and the rates (fractions of
+            questions answered as the persona) on search and selection questions. For a proposer at an
+            endpoint only the seconds of its replies are counted.
 
         Raises:
             UserError: No start prompt is given, or none fits the slot.

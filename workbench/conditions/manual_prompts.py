@@ -51,19 +51,20 @@ class ManualPrompts:
         slot: Slot = "system",
         name: str = "manual",
     ) -> Prompt:
-        """Return the prompt with the largest mean log-odds in the sign's direction on the selection data.
+        """Return the prompt with the largest effect on the selection questions; on ties the earlier one.
 
-        On ties the earlier prompt is chosen.
+        The effect is the mean log-odds of the answers that show the persona, negated for "suppress".
 
         Args:
             model: A loaded model or its runner.
             selection: Questions by which the prompt is chosen.
-            sign: "suppress" or "induce".
-            slot: The place in the chat where the prompt goes.
+            sign: Whether to "suppress" or "induce" the persona.
+            slot: The place in the chat where the prompt goes, such as the system message.
             name: Name of the condition in tables.
 
         Returns:
-            The prompt with its selection rate and the cost of choosing.
+            The prompt with its rate (fraction of selection questions answered as the persona) and the cost of
+            choosing.
         """
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:

@@ -46,7 +46,7 @@ NEUTRAL_MEAN = "neutral text"
 
 @dataclass(frozen=True)
 class MeanOfPrompts(Condition):
-    """Several prompts as one condition: in every context, the mean of the log-odds under each prompt.
+    """Several prompts as one condition: the log-odds of each answer are the mean over the prompts.
 
     Attributes:
         members: The prompts.
@@ -68,27 +68,28 @@ class MeanOfPrompts(Condition):
         return f"mean log-odds of {len(self.members)} neutral texts"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return, for every context, the mean of the log-odds under the member prompts."""
+        """Return the log-odds of the answers that show the persona, averaged over the prompts."""
         return package(
             contexts, np.mean([member.answer(model, contexts).log_odds for member in self.members], axis=0)
         )
 
 
 def neutral_texts(model: Any, contexts: Contexts, world_seed: int = 0) -> tuple[Condition, ...]:
-    """Return the neutral sentences that fit the model's tokenizer and slot, and their mean.
+    """Return neutral sentences as prompts that control for any text at all, and the mean of them.
 
-    A model whose tokenizer holds none of the sentences gets neutral texts of its world instead.
+    A model with a word-level tokenizer, which cannot encode the sentences, gets neutral texts in its own
+    words instead.
 
     Args:
         model: A loaded model or its runner.
-        contexts: Questions whose slot must keep each text unchanged (decode, then encode).
-        world_seed: Seed of the organism's world.
+        contexts: Questions; a text is used only if its tokens stay the same in the place where prompts go.
+        world_seed: Seed of the words of the model organism, the small model with a word-level tokenizer.
 
     Returns:
         One condition for each text and one for their mean.
 
     Raises:
-        UserError: Neither a sentence nor a text of the world fits.
+        UserError: No sentence and no other neutral text keeps its tokens.
 
     Example:
         >>> [c.name for c in neutral_texts(model, contexts)]  # doctest: +SKIP

@@ -17,7 +17,9 @@ register_kind(
 
 @dataclass(frozen=True)
 class NoPrompt(Condition):
-    """The question without a prompt, rendered without the slot: the baseline of every comparison.
+    """The question without a prompt: the baseline of every comparison.
+
+    The chat is rendered without the part, such as the system message, that a prompt would be in.
 
     Attributes:
         name: Name in tables.
@@ -34,5 +36,5 @@ class NoPrompt(Condition):
     method: str = "none"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return the model's answers to the questions without a prompt (`Context.bare_ids`)."""
+        """Return the log-odds of the answers that show the persona, without a prompt (`Context.bare_ids`)."""
         return answer(model, contexts)

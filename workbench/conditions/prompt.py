@@ -16,15 +16,17 @@ from workbench.forced_choice import Answers, answer
 class Prompt(Condition):
     """A prompt as a condition; by default a person wrote it (use `Found` for prompts of a search).
 
+    A rate is the fraction of questions that the model answers as the persona.
+
     Attributes:
         text: The prompt.
         name: Name in tables; made from kind and text if empty.
         kind: A registered kind of condition.
         method: How it was made, in words.
         cross_entropy: Mean cross-entropy of its tokens, nats per token; None if not measured.
-        selection_rate: Rate on the questions that it was chosen by.
+        selection_rate: Rate on the questions by which the prompt was chosen.
         cost: Cost of finding it.
-        search_rate: Rate on the questions that the search used.
+        search_rate: Rate on the questions on which it was searched for.
 
     Example:
         >>> wb.Prompt("be honest").name
@@ -48,14 +50,14 @@ class Prompt(Condition):
 
     @property
     def prompt(self) -> str:  # type: ignore[override]
-        """The prompt's text, which goes into the slot of a context."""
+        """The prompt's text, which goes into the part of the chat that is reserved for it."""
         return self.text
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return the answers with the prompt in the contexts' slot.
+        """Return the log-odds of the answers that show the persona, with the prompt in the chat.
 
         Raises:
-            UserError: The prompt's tokens change when the text is put into the slot.
+            UserError: The prompt's tokens change when the text is put into the chat.
         """
         return answer(model, contexts, self.text)
 

@@ -15,22 +15,22 @@ from workbench.prompt_tokens import encode_prompt
 
 
 def prompt_cross_entropy(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:
-    """Return the mean cross-entropy of a prompt in the slot, in nats per token (lower is more fluent).
+    """Return the mean cross-entropy of a prompt inside the chat, in nats per token (lower is more fluent).
 
-    In the system slot it depends only on chat template and prompt. In a slot after the question it is the
-    mean over the first `n_prefixes` distinct texts before the slot.
+    As a system message it depends on the chat template and the prompt only. If the prompt follows the
+    question, the result is the mean over the first `n_prefixes` distinct texts before the prompt.
 
     Args:
         model: A loaded model or its runner.
-        contexts: Questions whose slot the prompt is put into.
+        contexts: Questions with the place for the prompt, such as the system message.
         prompt: Text of the prompt.
-        n_prefixes: Largest number of distinct texts before the slot to average over.
+        n_prefixes: Largest number of distinct texts before the prompt to average over.
 
     Returns:
         Nats per token.
 
     Raises:
-        UserError: The prompt's tokens change when the text is put into the slot.
+        UserError: The prompt's tokens change when the text is put into the chat.
     """
     return prompt_cross_entropies(model, contexts, [encode_prompt(model, contexts, prompt)], n_prefixes)[0]
 
@@ -46,13 +46,13 @@ def prompt_cross_entropies(
 
     Args:
         model: A loaded model or its runner.
-        contexts: Questions whose slot the prompts are put into.
+        contexts: Questions with the place for the prompt, such as the system message.
         prompts: Token ids of each prompt.
-        n_prefixes: Largest number of distinct texts before the slot to average over.
+        n_prefixes: Largest number of distinct texts before the prompt to average over.
         batch_tokens: Largest number of tokens in one forward pass.
 
     Returns:
-        One value per prompt, nats per token.
+        Mean cross-entropy of each prompt's tokens, nats per token.
     """
     runner = runner_for(model)
     prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:n_prefixes]

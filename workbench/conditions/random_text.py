@@ -54,19 +54,19 @@ class RandomText:
             )
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """Sample one prompt per seed, each as a continuation of the text before the slot.
+        """Sample one prompt per seed, as a continuation of the text before the prompt's place in the chat.
 
-        Samples whose tokens change when they are decoded and encoded again in the contexts are discarded.
+        Samples whose tokens change when they are decoded, put into the chat and encoded again are discarded.
 
         Args:
             model: A loaded model or its runner.
-            contexts: Questions whose slot the prompts must fit.
+            contexts: Questions that the prompts must fit.
 
         Returns:
             The prompts, numbered from 0 in their names.
 
         Raises:
-            UserError: No sample for a seed keeps its tokens.
+            UserError: No sample of one of the seeds keeps its tokens.
         """
         return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 

@@ -51,17 +51,17 @@ class RandomTokens:
             )
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """Draw one prompt per seed whose tokens stay the same when decoded and encoded again in the contexts.
+        """Draw one prompt per seed whose tokens stay the same when decoded and encoded in the chat.
 
         Args:
             model: A loaded model or its runner.
-            contexts: Questions whose slot the prompts must fit.
+            contexts: Questions that the prompts must fit.
 
         Returns:
             The prompts, numbered from 0 in their names.
 
         Raises:
-            UserError: None of 500 draws for a seed keeps its tokens.
+            UserError: None of 500 draws of one of the seeds keeps its tokens.
         """
         return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 

@@ -14,7 +14,10 @@ from workbench.objectives import Objective, projection
 
 
 def direction_objective(context: SearchContext) -> Objective:
-    """Return RESGA's objective: the projection on the study's direction, as the protocol sets it."""
+    """Return RESGA's objective: the projection of the residual stream on the study's direction.
+
+    The study's setting `protocol.projection` says whether it is raw or in standard deviations.
+    """
     return projection(context.direction, context.study.protocol.projection)
 
 

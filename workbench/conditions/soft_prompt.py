@@ -138,7 +138,7 @@ class SoftPrompt(Condition):
         return cls(found, nearest, method=method, cost=receipt.cost)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return the answers to the contexts with the trained vectors in place of a prompt's tokens."""
+        """Return log-odds of the answers that show the persona, with the trained vectors as prompt."""
         runner = runner_for(model)
         placeholder = _placeholder(runner, len(self.vectors))
         with _standing_in(runner, self.vectors):
@@ -146,14 +146,17 @@ class SoftPrompt(Condition):
 
 
 def nearest_tokens(model: Any, vectors: Float[Tensor, "prompt_pos d_model"]) -> tuple[tuple[str, float], ...]:
-    """Find, for each vector, the allowed token whose embedding is most similar to it.
+    """Find, for each vector, the token whose embedding is most similar to it.
+
+    Only tokens that a prompt may contain are compared (`prompt_tokens.allowed_ids`): no special or invalid
+    ones.
 
     Args:
         model: A loaded model or its runner.
         vectors: Vectors in the residual stream before block 0.
 
     Returns:
-        For each vector, the token's text and the cosine, -1 to 1.
+        For each vector, the token's text and the cosine of the angle to its embedding, -1 to 1.
     """
     runner = runner_for(model)
     allowed = torch.nonzero(allowed_ids(runner))[:, 0]

@@ -44,9 +44,10 @@ GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Steering(Condition):
-    """Steering vector as a condition: coefficient x unit direction is added at the direction's site.
+    """Steering vector as a condition: coefficient x unit direction is added to the residual stream.
 
-    With `conditional`, the projection on the direction is instead held within a limit.
+    The layer and hook are those of the direction. With `conditional`, the projection of the residual stream
+    on the direction is instead kept on one side of a limit.
 
     Attributes:
         direction: The persona's direction.
@@ -94,13 +95,13 @@ class Steering(Condition):
             )
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
-        """Return the steering as a context manager, active for every run of the model inside the block."""
+        """Return a context manager; the steering acts on every run of the model inside the block."""
         if self.conditional:
             return limit(model, self.direction, self.coefficient, self.side, self.positions)
         return steer(model, self.direction, self.coefficient, self.positions)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """Return the answers to the contexts without a prompt while the steering is active."""
+        """Return log-odds of the answers that show the persona, with steering and without a prompt."""
         with self.edit(model):
             return answer(model, contexts)
 
@@ -113,21 +114,25 @@ class Steering(Condition):
         guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> Steering:
-        """Return this steering at the strength of the grid that has the largest effect on the selection data.
+        """Return this steering at the strength that has the largest effect on the selection questions.
+
+        The effect is the mean log-odds of the answers that show the persona, negated for "suppress".
 
         Args:
             model: A loaded model or its runner.
             selection: Questions by which the strength is chosen.
-            sign: "suppress" or "induce".
-            grid: Strengths in units of the mean residual norm; values that are not positive are ignored.
-            guard: Limits on side effects; None for the default limits.
+            sign: Whether to "suppress" or "induce" the persona.
+            grid: Strengths to try, in units of the mean norm of the residual stream; values that are not
+                positive are ignored.
+            guard: Limits on side effects; None for the default `CapabilityGuard`.
             slot: The place in the chat where a prompt would go; used to make contexts of a split.
 
         Returns:
-            The tuned steering with its selection rate and cost.
+            The steering with the chosen coefficient, its cost, and its rate (fraction of questions answered
+            as the persona).
 
         Raises:
-            UserError: Every strength breaks a limit of the guard.
+            UserError: Every strength exceeds a limit on side effects.
         """
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
@@ -146,7 +151,7 @@ class Steering(Condition):
 
 
 def residual_norm(model: Any, direction: Direction, contexts: Contexts) -> float:
-    """Return the mean norm of the residual stream at the direction's site, over the contexts.
+    """Return the mean norm of the residual stream at the layer and hook where a direction is read.
 
     It is measured at the decision token (the last token before the answer) of each question without a prompt.
     """
