@@ -18,27 +18,34 @@ from workbench.search.scored_prompts import ScoredPrompts
 
 
 def ladder(low: float, high: float, n_weights: int) -> tuple[float, ...]:
-    """Return `n_weights` log-spaced fluency weights from low to high."""
+    """Return `n_weights` log-spaced weights of the cross-entropy, from `low` to `high`.
+
+    A search maximises objective - weight x cross-entropy (its *fluency weights*), one prompt for each weight.
+    """
     return tuple(float(w) for w in np.geomspace(low, high, n_weights))
 
 
 def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "weight candidate"]:
-    """Return the value of every candidate at every fluency weight: objective - weight * cross-entropy."""
+    """Return objective - weight x cross-entropy for every scored prompt and every fluency weight.
+
+    The result has one row per weight and one column per prompt.
+    """
     w = torch.tensor(weights, device=scored.objective.device)[:, None]
     return scored.objective[None] - w * scored.cross_entropy[None]
 
 
 def elites(pool: ScoredPrompts, weights: tuple[float, ...], distinct: bool = True) -> ScoredPrompts:
-    """Select for each fluency weight the best candidate of the pool.
+    """Select, for each fluency weight, the prompt with the largest objective - weight x cross-entropy.
 
     Args:
-        pool: Scored prompts.
-        weights: Fluency weights, in objective units per nat.
-        distinct: Whether a prompt is selected at most once while there are others; if False, the population
-            can collapse to one prompt.
+        pool: Scored prompts to select from.
+        weights: Fluency weights (factors of the cross-entropy), in objective units per nat.
+        distinct: Whether to select each prompt at most once, as long as unselected ones are left. If False,
+            one prompt can be the best at all weights.
 
     Returns:
-        One prompt per weight, in the order of the weights; ties go to the lower index.
+        The selected prompts (elites), one per weight, in the order of the weights; ties go to the lower
+        index.
     """
     table = values(pool, weights).nan_to_num(nan=-torch.inf)
     taken: list[int] = []
@@ -54,7 +61,7 @@ def elites(pool: ScoredPrompts, weights: tuple[float, ...], distinct: bool = Tru
 
 
 def first_copies(pool: ScoredPrompts) -> Bool[Tensor, " candidate"]:
-    """Return a mask that is True for the first occurrence of each prompt and False for later copies."""
+    """Return a mask of the pool's prompts: True for the first copy of each prompt, False for later copies."""
     seen: set[tuple[int, ...]] = set()
     fresh = [not (row in seen or seen.add(row)) for row in map(tuple, pool.ids.tolist())]  # type: ignore[func-returns-value]
     return torch.tensor(fresh, device=pool.ids.device)
@@ -62,15 +69,19 @@ def first_copies(pool: ScoredPrompts) -> Bool[Tensor, " candidate"]:
 
 @dataclass(frozen=True)
 class CanSurvive:
-    """Test if a child may become an elite or reach the frontier, given a lower bound of its cross-entropy.
+    """Test whether a child (a changed copy of a prompt) could still be selected by the search.
 
-    With T weights at most T - 1 candidates are selected before any weight's turn, so a child below the T-th
-    best parent at every weight cannot be an elite. A child that an archived candidate beats on both objective
-    and cross-entropy cannot reach the frontier.
+    A child is selected as an elite (the best prompt at one fluency weight) or as a point of the Pareto
+    frontier of objective and cross-entropy. The test needs the child's objective and a lower bound of its
+    cross-entropy.
+
+    Elites are selected weight by weight, so with T weights at most T - 1 prompts are already gone when a
+    weight selects. A child below the T-th best parent at every weight can therefore not be an elite. A child
+    that an earlier prompt beats on both objective and cross-entropy cannot reach the frontier.
 
     Attributes:
-        weights: Fluency weights, in objective units per nat.
-        archive: The frontier so far; None before the first step.
+        weights: Fluency weights (factors of the cross-entropy), in objective units per nat.
+        archive: The Pareto frontier of all prompts scored so far; None before the first step.
     """
 
     weights: tuple[float, ...]
@@ -107,18 +118,18 @@ class CanSurvive:
     def order(
         self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]
     ) -> Int[Tensor, " candidate"]:
-        """Order candidates by the priority with which they are kept.
+        """Order scored prompts by the priority with which successive halving keeps them.
 
-        The best candidate of every weight comes first, then every weight's second best, and so on, so that
-        each part of the frontier keeps candidates. (Ranked by one number for all weights, the fluent part
-        died out: docs/performance.md.)
+        The best prompt at every fluency weight (by objective - weight x cross-entropy) comes first, then
+        every weight's second best, and so on. So prompts of every level of fluency are kept. (With one
+        ranking for all weights no fluent prompt was left: docs/performance.md.)
 
         Args:
-            objective: Objective of each candidate.
-            cross_entropy: Cross-entropy of each candidate, nats per token.
+            objective: Objective of each prompt.
+            cross_entropy: Cross-entropy of each prompt, nats per token.
 
         Returns:
-            Indices of the candidates, the one to keep first in front.
+            Indices of the prompts, the one to keep first in front.
         """
         nameless = torch.empty(len(objective), 0, dtype=torch.long, device=objective.device)
         table = values(ScoredPrompts(nameless, objective, cross_entropy), self.weights).nan_to_num(
@@ -129,9 +140,10 @@ class CanSurvive:
 
 
 def pareto_frontier(pool: ScoredPrompts) -> ScoredPrompts:
-    """Select the candidates that no other one beats on both objective and cross-entropy.
+    """Return the Pareto frontier of scored prompts: no other prompt beats them on both scores.
 
-    The most fluent comes first. Copies of a prompt are selected once.
+    The scores are the objective (higher is better) and the cross-entropy (lower is better). The prompt with
+    the lowest cross-entropy comes first. Copies of a prompt are selected once.
     """
     objectives, cross_entropies = pool.objective.cpu().numpy(), pool.cross_entropy.cpu().numpy()
     best, kept, seen = -np.inf, [], set()
@@ -146,12 +158,13 @@ def pareto_frontier(pool: ScoredPrompts) -> ScoredPrompts:
 
 
 def hypervolume(objective: np.ndarray, cross_entropy: np.ndarray, reference: tuple[float, float]) -> float:
-    """Return the area (objective units x nats) that the points dominate relative to a reference point.
+    """Return the area (objective units x nats) that some points dominate, a measure of a Pareto frontier.
 
     Args:
         objective: Objectives of the points.
         cross_entropy: Cross-entropies of the points, nats per token.
-        reference: Least objective and greatest cross-entropy that count.
+        reference: The point (objective, cross-entropy) that bounds the area; points with a lower objective or
+            a greater cross-entropy do not count.
     """
     low, worst = reference
     order = np.argsort(cross_entropy, kind="stable")

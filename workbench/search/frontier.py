@@ -27,11 +27,12 @@ class Candidate(ShowsFacts):
     Attributes:
         ids: Token ids.
         text: Decoded text of the ids.
-        objective: The search's objective, mean over its contexts (higher is better).
+        objective: The search's objective, mean over its questions (higher is better).
         cross_entropy: Mean cross-entropy of the prompt's tokens, nats per token (lower is more fluent).
-        selection_rate: Fraction of answers on the selection split that match the persona's behaviour; None
-            before `Frontier.choose`.
-        selection_log_odds: Mean log-odds (nats) of the matching answer on that split; None before
+        selection_rate: Fraction of the selection split's questions (questions that the search did not use) to
+            which the model gives the matching answer, the one that shows the persona; None before
+            `Frontier.choose`.
+        selection_log_odds: Mean log-odds (nats) of the matching answer on the selection split; None before
             `Frontier.choose`.
         chosen: Whether `Frontier.choose` marked this candidate as the best.
 
@@ -61,20 +62,23 @@ class Candidate(ShowsFacts):
 
 @dataclass(frozen=True, repr=False)
 class Frontier(ShowsTable):
-    """The result of a search.
+    """The result of a search: prompts that no other one beats on both objective and cross-entropy.
 
     Attributes:
         candidates: The found prompts, most fluent first.
-        history: One row per step: step, seconds, model_calls, best_objective, best_cross_entropy, candidates,
-            population, frontier.
+        history: Table with one row per step: step, seconds, model_calls, best_objective, best_cross_entropy,
+            candidates (prompts scored so far), population (different prompts kept for the next step),
+            frontier (prompts on the frontier).
         cost: Token-layers, FLOPs, model calls and seconds of the search.
         method: Name of the search method.
         seed: Seed of the search.
         sign: -1 if the objective suppresses the persona, else 1.
-        slot: Place in the chat where the prompts were put.
-        metric: How the contexts are answered: by option letter (`letters`) or by the answer's text (`text`).
+        slot: Place in the chat where the prompts are inserted, such as the system message.
+        metric: How the model answers a question: with an option letter (`letters`) or with the answer's text
+            (`text`).
         interrupted: Whether the user ended the search (Ctrl-C).
-        objective: The objective as plain data (kinds, weights, sites, scales; vectors by their hash).
+        objective: The objective as plain data (kinds, weights, sites, scales; a vector is replaced by its
+            hash).
         warnings: Warnings of the search itself, one line each.
 
     Example:
@@ -98,12 +102,16 @@ class Frontier(ShowsTable):
 
     @property
     def best(self) -> Candidate:
-        """The candidate with the highest objective."""
+        """The prompt with the highest objective."""
         return max(self.candidates, key=lambda c: c.objective)
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table of the candidates: prompt, objective, cross-entropy, and figures on the selection split."""
+        """Table with one row per found prompt: its text and its scores.
+
+        The selection split has questions that the search did not use; the prompts' results on it
+        (`selection_rate`, `selection_log_odds`) are missing until `choose` is called.
+        """
         columns = {
             "prompt": "text",
             "objective": "objective",
@@ -123,25 +131,28 @@ class Frontier(ShowsTable):
         truth_fall: float = 0.03,
         shortest: bool = False,
     ) -> Frontier:
-        """Measure every candidate on the selection split and mark the best one.
+        """Measure every found prompt on the selection split and mark the best one.
 
-        The best candidate changes the mean log-odds most in the direction of the search's sign.
+        The selection split has questions that the search did not use. The best prompt increases the mean
+        log-odds of the matching answer (the one that shows the persona) most, or decreases them most if the
+        search suppresses the persona.
 
         Args:
             model: The model of the search, or its runner.
-            split: The selection split, or contexts made from it.
-            max_cross_entropy: Admit only candidates of at most this cross-entropy, nats per token; None for
-                all.
-            truth: Questions on true statements (`true_contexts`). If given, the best candidate is the first
-                in rank under which the model agrees with at most `truth_fall` less of them than without a
-                prompt; if there is none, the candidate that loses least.
-            truth_fall: Largest accepted loss of agreement with true statements, as a fraction.
-            shortest: Prefer, among candidates within one standard error of the best one (paired, over
-                question groups), the one with the fewest tokens (one-standard-error rule, Breiman et al.
-                1984).
+            split: The selection split, or its questions as contexts (`make_contexts`).
+            max_cross_entropy: Only prompts of at most this cross-entropy (nats per token) can be the best;
+                None for all.
+            truth: Questions on true statements (`true_contexts`). If given, prompts are tried from the best
+                on, and the first is taken with which the model affirms at most `truth_fall` fewer of the
+                statements than without a prompt. If there is none, it is the prompt that loses least.
+            truth_fall: Largest accepted loss of affirmed true statements, as a fraction of all of them.
+            shortest: Take the prompt with the fewest tokens among those within one standard error of the best
+                one (paired differences, standard error over question groups; the one-standard-error rule of
+                Breiman et al. 1984).
 
         Returns:
-            A copy of this frontier with selection figures, and one candidate marked as `chosen`.
+            A copy of this frontier with the results on the selection split and one candidate marked as
+            `chosen`.
 
         Raises:
             UserError: No candidate has a cross-entropy of at most `max_cross_entropy`.
@@ -180,15 +191,20 @@ class Frontier(ShowsTable):
         truth_fall: float = 0.03,
         shortest: bool = False,
     ) -> Candidate:
-        """Measure every candidate on the selection split and return the best one.
+        """Measure every found prompt on the selection split and return the best one.
+
+        The selection split has questions that the search did not use. The rules for the best prompt are those
+        of `choose`.
 
         Args:
             model: The model of the search, or its runner.
-            split: The selection split, or contexts made from it.
-            max_cross_entropy: As in `choose`.
-            truth: As in `choose`.
-            truth_fall: As in `choose`.
-            shortest: As in `choose`.
+            split: The selection split, or its questions as contexts (`make_contexts`).
+            max_cross_entropy: Only prompts of at most this cross-entropy (nats per token) can be the best;
+                None for all.
+            truth: Questions on true statements, which the best prompt must not make the model deny; None for
+                no such rule.
+            truth_fall: Largest accepted loss of affirmed true statements, as a fraction of all of them.
+            shortest: Take the shortest prompt among those within one standard error of the best one.
         """
         return next(
             c
@@ -197,9 +213,10 @@ class Frontier(ShowsTable):
         )
 
     def to_file(self) -> SearchFile:
-        """Return the contents of search/NAME.json, which is also this search's entry in search/frontier.json.
+        """Return the search as the contents of its file in a run directory, search/NAME.json.
 
-        Times are left out (see `times`), so that equal runs write equal files.
+        NAME is the search's name; search/frontier.json has the same entry. Times are left out (see `times`),
+        so that equal runs write equal files.
         """
         return SearchFile(
             method=self.method,
@@ -262,7 +279,10 @@ class Frontier(ShowsTable):
         return f"{self.method}, seed {self.seed}: objective against cross-entropy (nats a token; lower is more fluent)"
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Return a caption and the table of prompts, most fluent first, without empty columns."""
+        """Return a caption and the table of found prompts for display.
+
+        The most fluent prompt comes first. Empty columns are left out.
+        """
         return self._caption, self.table.dropna(axis=1, how="all")
 
 

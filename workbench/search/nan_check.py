@@ -11,15 +11,15 @@ from workbench.search.scored_prompts import ScoredPrompts
 
 
 def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) -> None:
-    """Raise UserError for the first prompt with a score that is not finite.
+    """Raise UserError if a scored prompt has a score that is not finite; the message names where it arises.
 
-    A cross-entropy of +inf is accepted, since it means "not computed". Blocks run again only to find the
-    fault.
+    A cross-entropy of +inf is accepted, since it means "not computed". The model runs again, only after such
+    a score, to find the first block with the fault.
 
     Args:
         runner: The model's runner.
-        contexts: Contexts of the search.
-        *batches: Scored prompts.
+        contexts: The search's questions, rendered as chats into which the prompts are inserted.
+        *batches: Scored prompts to check.
     """
     for scored in batches:
         scored = scored.on_host()
@@ -37,7 +37,12 @@ def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) ->
 
 
 def check_prefix(runner: Runner, ids: Sequence[int]) -> None:
-    """Raise UserError if the model's values are not finite on the text before the prompt."""
+    """Raise UserError if the model's values are not finite on the chat text left of the prompt.
+
+    Args:
+        runner: The model's runner.
+        ids: Token ids of that text.
+    """
     where = first_not_finite(runner, ids)
     if where:
         raise UserError(f"the text left of the prompt already has values that are not finite: {where}")

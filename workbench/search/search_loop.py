@@ -170,13 +170,13 @@ def search(
 
 
 def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
-    """Turn the archive into candidates, each scored again from its final text.
+    """Turn the prompts found by a search into candidates, each scored again from its final text.
 
-    Prompts whose text encodes to other ids are left out.
+    A prompt is left out if its text, encoded inside the chat, has other token ids.
 
     Args:
         scorer: The search's scorer.
-        archive: The frontier of the search.
+        archive: The prompts on the search's Pareto frontier.
 
     Returns:
         The candidates, most fluent first.

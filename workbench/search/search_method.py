@@ -17,22 +17,24 @@ from workbench.search.toolkit import SearchToolkit
 
 
 class SearchMethod(BaseModel):
-    """Base class of search methods; scoring and the archive are done by the engine (`search`).
+    """Base class of search methods: a method proposes prompts, and `search` scores them and keeps the best.
 
-    By default the population has one elite per fluency weight and starts from random prompts.
+    In each step a method makes *children* (changed copies) of its current prompts, the *parents*. By default
+    it starts from random prompts and keeps, for each of several fluency weights, the prompt with the largest
+    objective - weight x cross-entropy.
 
     Attributes:
-        length: Prompt tokens (the largest number if prompts have different lengths).
+        length: Tokens of a prompt (the largest number if prompts have different lengths).
         population: Number of parents, which is also the number of fluency weights.
-        children: Proposals per parent and step.
+        children: Children per parent and step.
         fluency_low: Lowest weight of the cross-entropy, in objective units per nat.
         fluency_high: Highest weight of the cross-entropy, in objective units per nat.
-        start_text: A prompt to start from; None: random prompts.
-        distinct: Keep no prompt twice.
-        uses_gradient: Class attribute: a step takes gradients (for cost estimates).
-        keeps_one_prompt: Class attribute: the population is one prompt with all children (a study then gives
-            it the children of all parents).
-        any_length: Class attribute: prompts have different lengths.
+        start_text: A prompt to start from; None to start from random prompts.
+        distinct: Whether copies of a prompt are avoided among the parents.
+        uses_gradient: Class attribute: whether a step takes gradients (for cost estimates).
+        keeps_one_prompt: Class attribute: whether there is only one parent. A study then gives it as many
+            children as other methods have for all parents together.
+        any_length: Class attribute: whether prompts have different lengths.
 
     Example:
         >>> isinstance(wb.EPO(length=6), wb.SearchMethod)
@@ -60,16 +62,20 @@ class SearchMethod(BaseModel):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The fluency weights (objective units per nat), one for each member of the population."""
+        """The factors of the cross-entropy (objective units per nat), one for each kept prompt."""
         return ladder(self.fluency_low, self.fluency_high, self.population)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """Return the first population: the start text (if any) and random prompts."""
+        """Return the prompts of the first step: the start text (if any) and random prompts.
+
+        Args:
+            bench: The search's tools, such as its scorer, allowed tokens and random generator.
+        """
         return self.with_start_text(bench, bench.random_prompts(self.population, self.length))
 
     @property
     def typical_length(self) -> int:
-        """Number of tokens of a typical prompt, by which costs are converted to model calls."""
+        """Number of tokens of a typical prompt, with which costs in tokens are converted to model calls."""
         return self.length
 
     def step(
@@ -77,17 +83,19 @@ class SearchMethod(BaseModel):
     ) -> tuple[ScoredPrompts, Ids, int]:
         """Run one step of the search.
 
-        By default: run the parents, propose children, score parents and children on the same contexts, learn
-        from the scores, and select. Methods whose prompts have different lengths override this.
+        By default: run the parents (the current prompts), propose children (changed prompts), score both on
+        the same questions, learn from the scores, and select the next parents. Methods whose prompts have
+        different lengths override this.
 
         Args:
-            bench: The search's toolkit.
-            population: The parents.
-            archive: The frontier so far; None at the first step.
+            bench: The search's tools, such as its scorer, allowed tokens and random generator.
+            population: Token ids of the parents.
+            archive: The Pareto frontier of all prompts scored so far; None at the first step.
             step: Number of the step, from 0.
 
         Returns:
-            The scored prompts, the next population, and the number of scored children.
+            All prompts scored in the step, the token ids of the next parents, and the number of scored
+            children.
         """
         prepared = bench.scorer.prepare(population)
         proposals = self.propose(bench, prepared, step)
@@ -99,19 +107,30 @@ class SearchMethod(BaseModel):
         return pool, self.survivors(bench, pool, step).ids, len(proposals)
 
     def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
-        """Return the scored prompts to keep for the result: by default the Pareto frontier of `pool`."""
+        """Return the scored prompts to keep for the search's result: by default their Pareto frontier.
+
+        Args:
+            bench: The search's tools, such as its scorer, allowed tokens and random generator.
+            pool: Scored prompts.
+        """
         return pareto_frontier(pool)
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
-        """Return warnings about the result, one line each; called once, after the last step."""
+        """Return warnings about the search's result, one line each.
+
+        `search` calls this once, after the last step.
+
+        Args:
+            bench: The search's tools, such as its scorer and what the method has learned.
+        """
         return ()
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Propose children of the population.
+        """Propose children: changed copies of the current prompts (the parents), to be scored.
 
         Args:
-            bench: The search's toolkit.
-            prepared: The parents with their log-probabilities and caches.
+            bench: The search's tools, such as its scorer, allowed tokens and random generator.
+            prepared: The parents, with log-probabilities of all tokens at their positions and with KV caches.
             step: Number of the step, from 0.
         """
         raise NotImplementedError
@@ -124,24 +143,40 @@ class SearchMethod(BaseModel):
         parents: ScoredPrompts,
         children: ScoredPrompts,
     ) -> None:
-        """Learn from the scores of a step; by default nothing.
+        """Learn from the scores of a step, for later steps; by default nothing is learned.
 
-        Knowledge for later steps must be stored in `bench.memory`, which checkpoints save.
+        What is learned must be stored in `bench.memory`, which checkpoints save.
 
         Args:
-            bench: The search's toolkit.
-            prepared: The parents with their log-probabilities and caches.
-            proposals: The children as proposed.
+            bench: The search's tools, such as its scorer, allowed tokens and random generator.
+            prepared: The parents (the prompts of this step), with log-probabilities and KV caches.
+            proposals: The children (changed copies of the parents) as `propose` returned them.
             parents: The parents' scores.
             children: The children's scores.
         """
 
     def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:
-        """Select the next population from parents and children: by default one elite per fluency weight."""
+        """Select the parents of the next step from the scored parents and children of this step.
+
+        By default the prompt with the largest objective - weight x cross-entropy is selected for each fluency
+        weight.
+
+        Args:
+            bench: The search's tools, such as its random generator.
+            pool: The scored parents and children.
+            step: Number of the step, from 0.
+        """
         return elites(pool, self.weights, self.distinct)
 
     def with_start_text(self, bench: SearchToolkit, ids: Ids) -> Ids:
-        """Replace the first prompt by the start text, if there is one; UserError if its length differs."""
+        """Replace the first of the starting prompts by the method's start text, if there is one.
+
+        UserError if the start text does not have `length` tokens.
+
+        Args:
+            bench: The search's tools, such as its scorer, whose contexts determine the tokens of the text.
+            ids: Token ids of the starting prompts.
+        """
         if self.start_text is None:
             return ids
         start = encode_prompt(bench.scorer.runner, bench.scorer.contexts, self.start_text)

@@ -21,11 +21,11 @@ class SearchProgress:
         used: Fraction of the budget, 0 to 1.
         best_objective: Objective of the strongest prompt so far.
         best_cross_entropy: Cross-entropy of that prompt, nats per token.
-        candidates_per_second: Scored children per second.
-        model_calls: Model calls spent, resumed parts included.
-        seconds: Seconds spent, resumed parts included.
+        candidates_per_second: Prompts scored per second.
+        model_calls: Model calls spent; if the search was resumed, those before the interruption are included.
+        seconds: Seconds spent; if the search was resumed, those before the interruption are included.
         seconds_left: Estimate of the remaining seconds at this rate; None before the rate is known.
-        frontier: The frontier of all prompts so far, most fluent first.
+        frontier: The Pareto frontier of all prompts so far, most fluent first.
     """
 
     step: int
@@ -40,11 +40,11 @@ class SearchProgress:
 
 
 def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgress:
-    """Return a search's progress after its last step, as `on_step` gets it.
+    """Return a search's progress after its last step, which `search` passes to the user's callback `on_step`.
 
     Args:
         state: State of the search.
-        cost: Cost so far.
+        cost: Seconds, model calls and FLOPs so far.
         budget: The search's budget.
     """
     assert state.archive is not None, "a step fills the archive"
@@ -66,15 +66,15 @@ def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgres
 
 
 def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
-    """Return one row of the search's history.
+    """Return one row of the search's history, the table with one row per step.
 
-    best_objective and best_cross_entropy belong to the archive's strongest prompt. candidates is the number
-    of children scored since the start, population the number of distinct prompts in the population, and
-    frontier the number of prompts in the archive.
+    The strongest prompt so far gives best_objective and best_cross_entropy. Counts are: candidates (prompts
+    scored since the start), population (different prompts kept for the next step) and frontier (prompts on
+    the Pareto frontier). The other columns are the step's number and the cost so far.
 
     Args:
         state: State of the search.
-        cost: Cost so far.
+        cost: Seconds, model calls and FLOPs so far.
     """
     assert state.archive is not None, "a step fills the archive"
     best = int(state.archive.objective.argmax())
@@ -94,7 +94,7 @@ def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
 
 
 def progress_to(progress: SearchProgress) -> dict[str, Any]:
-    """As plain data, for another process."""
+    """Convert a search's progress to plain numbers and lists, to send it to another process."""
     plain = {field.name: getattr(progress, field.name) for field in fields(progress)}
     found = progress.frontier
     return plain | {"frontier": [found.ids.tolist(), found.objective.tolist(), found.cross_entropy.tolist()]}

@@ -23,17 +23,17 @@ from workbench.search.scored_prompts import Ids, ScoredPrompts
 class SearchState:
     """State of a search after `step` steps.
 
-    The population's scores are not stored, since parents are scored again at each step.
+    The scores of the population are not stored, since its prompts are scored again in the next step.
 
     Attributes:
-        population: The parents of the next step.
-        archive: The frontier so far; None before the first step.
+        population: Token ids of the prompts that the next step changes.
+        archive: The Pareto frontier of all prompts so far; None before the first step.
         step: Number of steps done.
-        candidates: Number of scored children.
-        spent: Cost so far, by the fields of `Cost`.
+        candidates: Number of prompts scored so far.
+        spent: Cost so far, by the names of the fields of `Cost`.
         history: One row per step (`history_row`).
-        memory: Tensors by name that the method has learned (`SearchToolkit.memory`).
-        chunk: Tokens per batch without and with gradients; None before the first step.
+        memory: Tensors by name that the search method has learned (`SearchToolkit.memory`).
+        chunk: The batch size: tokens per batch without and with gradients; None before the first step.
     """
 
     population: Ids

@@ -31,15 +31,16 @@ Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 
 @dataclass(frozen=True)
 class SearchToolkit:
-    """Tools of one search, which its method uses.
+    """Tools that a search method uses: scorer, allowed tokens, random generator and memory.
 
     Attributes:
         scorer: Scores prompts for the search's objective.
-        first: Tokens that may begin a prompt, bool [d_vocab].
-        later: Tokens that may be at other positions, bool [d_vocab].
+        first: Mask of the tokens that may begin a prompt, bool [d_vocab].
+        later: Mask of the tokens that may be at the other positions of a prompt, bool [d_vocab].
         generator: The one random generator of the search.
-        memory: Tensors by name that the method has learned; checkpoints save them.
-        tools: Objects that the method makes once and can make again; checkpoints do not save them.
+        memory: What the method has learned, as tensors by name; checkpoints save them.
+        tools: Objects that the method makes once and keeps; checkpoints do not save them, since it can make
+            them again.
     """
 
     scorer: Scorer
@@ -53,13 +54,13 @@ class SearchToolkit:
     def make(
         cls, scorer: Scorer, seed: int, lexicon: Lexicon | Bool[Tensor, " d_vocab"] | None = None
     ) -> SearchToolkit:
-        """Make the toolkit of one search.
+        """Make the tools of one search: scorer, allowed tokens and random generator.
 
         Args:
             scorer: The search's scorer.
             seed: Seed of the random generator.
-            lexicon: Restricts the tokens further: one mask, or a mask for the first token and one for the
-                others.
+            lexicon: Restricts the allowed tokens further: one mask [d_vocab], or a mask for the first token
+                and one for the others; None for no further restriction.
 
         Raises:
             UserError: No token is allowed.
@@ -78,7 +79,7 @@ class SearchToolkit:
 
     @cached_property
     def allowed(self) -> Bool[Tensor, " d_vocab"]:
-        """Mask of the tokens that are allowed at any position of a prompt."""
+        """Mask of the tokens that are allowed at some position of a prompt."""
         return self.first | self.later
 
     @cached_property
@@ -91,13 +92,17 @@ class SearchToolkit:
         return bool(torch.equal(self.first, self.later))
 
     def allowed_at(self, length: int) -> Bool[Tensor, "prompt_pos d_vocab"]:
-        """Return the masks of allowed tokens for each position of a prompt of `length` tokens."""
+        """Return one mask of allowed tokens for each position of a prompt of `length` tokens."""
         return torch.stack([self.first, *[self.later] * (length - 1)])
 
     def tokens_at(self, length: int) -> Int[Tensor, "prompt_pos k"]:
-        """Return the ids of the allowed tokens for each position of a prompt, as one tensor.
+        """Return the ids of the tokens that are allowed at each position of a prompt, as one tensor.
 
-        The first position may have fewer or more than the others; the shorter list is repeated.
+        The first position may allow fewer or more tokens than the others; the shorter list of ids is then
+        repeated.
+
+        Args:
+            length: Number of positions.
         """
         first, later = (torch.nonzero(mask)[:, 0] for mask in (self.first, self.later))
         k = max(len(first), len(later) if length > 1 else 0)
@@ -116,7 +121,7 @@ class SearchToolkit:
     def random_prompts(self, n: int, length: int) -> Ids:
         """Draw random prompts of allowed tokens.
 
-        A prompt is kept only if decoding and encoding it inside the context gives its ids back.
+        A prompt is kept only if its text, encoded inside the chat, has the same token ids again.
 
         Args:
             n: Number of prompts.
@@ -140,10 +145,10 @@ class SearchToolkit:
         )
 
     def sampled_prompts(self, n: int, length: int, temperature: float = 1.0) -> Ids:
-        """Sample `n` prompts from the model in the slot of the first context.
+        """Let the model write `n` prompts in the chat's slot, the place where prompts are inserted.
 
-        A prompt is kept only if decoding and encoding it inside the context gives its ids back. If the model
-        writes too few, random prompts are added.
+        A prompt is kept only if its text, encoded inside the chat, has the same token ids again. If the model
+        writes too few such prompts, random ones are added. The chat is that of the search's first question.
 
         Args:
             n: Number of prompts.
@@ -166,13 +171,13 @@ class SearchToolkit:
     def gains(
         self, prepared: PreparedParents, gradients: Float[Tensor, "candidate prompt_pos d_model"]
     ) -> Table:
-        """Return the first-order change of the differentiated score for every single-token swap.
+        """Return the first-order change of a score for every replacement of one token of every parent prompt.
 
-        It is gradient . (new embedding - old embedding).
+        The change is gradient . (new embedding - old embedding).
 
         Args:
-            prepared: The parents.
-            gradients: Gradient of the score with respect to the parents' embeddings.
+            prepared: The parent prompts.
+            gradients: Gradient of the score with respect to the embeddings of the parents' tokens.
         """
         runner, slope = self.scorer.runner, gradients.to(self.scorer.runner.dtype)
         table = torch.empty(*slope.shape[:2], runner.shape.d_vocab, device=slope.device)
@@ -182,26 +187,33 @@ class SearchToolkit:
         return table.sub_(table.gather(-1, prepared.ids[..., None]))
 
     def log_prob_gains(self, prepared: PreparedParents) -> Table:
-        """Return log p(new token | left) - log p(old token | left) in nats, for every single-token swap."""
+        """Return the change of a token's log-probability for every replacement of one token of every parent.
+
+        The change is log p(new token | left) - log p(old token | left) in nats, given the tokens on its left.
+
+        Args:
+            prepared: The parent prompts with their log-probabilities.
+        """
         table = torch.cat([prepared.log_probs.parent(row) for row in range(len(prepared.ids))])
         return table - table.gather(-1, prepared.ids[..., None])
 
     def gumbel(self, shape: tuple[int, ...]) -> Tensor:
-        """Draw standard Gumbel noise.
+        """Draw standard Gumbel noise of a shape.
 
-        The largest entries of log-weights plus this noise are a weighted draw without replacement.
+        Added to log-weights, the noise gives a weighted draw without replacement: the largest sums are the
+        drawn entries.
         """
         uniform = torch.rand(shape, generator=self.generator).clamp(1e-9, 1 - 1e-9)
         return -torch.log(-torch.log(uniform)).to(self.scorer.runner.device)
 
     def top_tokens(self, table: Table, ids: Ids, k: int) -> Int[Tensor, "candidate prompt_pos k"]:
-        """Return the k allowed tokens with the largest table entries at every position.
+        """Return the k allowed tokens with the largest table values at every position of every prompt.
 
-        The token that is already at the position is excluded.
+        The token that the prompt already has at the position is excluded.
 
         Args:
-            table: A value for every parent, position and token.
-            ids: The parents.
+            table: A value for every prompt, position and token of the vocabulary.
+            ids: Token ids of the prompts.
             k: Number of tokens per position.
         """
         masked = table.masked_fill(~self.allowed_at(ids.shape[1]), -torch.inf).scatter(
@@ -212,18 +224,19 @@ class SearchToolkit:
     def swap(
         self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1
     ) -> ChildProposals:
-        """Draw children of each parent by replacing tokens at random positions.
+        """Draw children (changed copies) of each parent prompt by replacing tokens at random positions.
 
         Args:
-            ids: The parents; best on the CPU, where children are made, so that a GPU's host waits only for
-                `tokens`.
-            tokens: Candidate tokens of each parent and position; the new token is drawn uniformly from them.
+            ids: Token ids of the parents; best on the CPU, since children are made there, so that the CPU
+                waits for the GPU only once, for `tokens`.
+            tokens: Candidate tokens for each position of each parent; the new token is drawn uniformly from
+                them.
             per_parent: Children per parent.
-            swaps: Number of replaced positions per child.
+            swaps: Number of tokens replaced in each child.
 
         Returns:
-            Distinct children whose ids are unchanged by decoding and encoding; they may be fewer than
-            requested.
+            Different children whose text, encoded inside the chat, has the same token ids again; there may be
+            fewer than requested.
         """
         ids, tokens = ids.cpu(), tokens.cpu()
         parents, length = ids.shape
@@ -244,14 +257,15 @@ class SearchToolkit:
         return self._as_proposals(kept[:wanted], length)
 
     def from_list(self, children: list[tuple[int, tuple[int, ...]]], parents: Ids) -> ChildProposals:
-        """Make proposals from (parent row, ids) pairs.
+        """Make proposals from pairs: row of the parent prompt, token ids of the child (changed prompt).
 
-        Children are dropped if decoding and encoding changes their ids, if they equal their parent, or if
-        they repeat another child. The first changed position is found by comparison.
+        A child is dropped if its text, encoded inside the chat, has other token ids, if it equals its parent,
+        or if it repeats another child. The first changed position of each child is found by comparison with
+        its parent.
 
         Args:
-            children: Row of the parent, and ids of the child.
-            parents: The parents.
+            children: Row of the parent, and token ids of the child.
+            parents: Token ids of the parents (the prompts that were changed).
         """
         length = parents.shape[1]
         rows = parents.tolist()

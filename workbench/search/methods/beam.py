@@ -27,6 +27,7 @@ from workbench.search.toolkit import SearchToolkit
 class Beam(SearchMethod):
     """Beam search without gradients: new tokens are drawn from the model's own distribution.
 
+    The prompts start as texts of the model. Each step draws new tokens at one position, from left to right.
     The options are those of `SearchMethod` and the following.
 
     Attributes:
@@ -42,11 +43,24 @@ class Beam(SearchMethod):
     temperature: float = Field(default=1.0, gt=0)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """Return the first population: the start text (if any) and prompts sampled from the model."""
+        """Return the prompts of the first step: the start text (if any), and prompts that the model writes.
+
+        Args:
+            bench: The search's tools, such as its scorer and random generator.
+        """
         return self.with_start_text(bench, bench.sampled_prompts(self.population, self.length))
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Propose children with one position redrawn from the model's distribution; positions take turns."""
+        """Propose children: copies of each beam's prompt with one token drawn from the model's distribution.
+
+        The distribution is that given the tokens on the left. Each step changes one position; positions take
+        turns.
+
+        Args:
+            bench: The search's tools, such as its random generator.
+            prepared: The beams' prompts with log-probabilities of all tokens at their positions.
+            step: Number of the step, from 0, which determines the position.
+        """
         position = step % self.length
         log_probs = prepared.log_probs.position(position)
         scores = log_probs / self.temperature + bench.gumbel(tuple(log_probs.shape))

@@ -31,15 +31,16 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("epo")
 class EPO(SearchMethod):
-    """Evolutionary prompt optimisation (Thompson et al. 2024).
+    """Evolutionary prompt optimisation (Thompson et al. 2024): token swaps chosen by the gradient.
 
-    Swaps are guided by the gradient, and one elite is kept per fluency weight. The options are those of
-    `SearchMethod` and the following.
+    For each of several fluency weights the prompt with the largest objective - weight x cross-entropy is
+    kept. The options are those of `SearchMethod` and the following.
 
     Attributes:
-        top_k: Tokens considered at each position.
-        restart_every: Steps between restarts; 0: never.
-        gradient_contexts: Number of contexts that the gradient is averaged over, taken in turn.
+        top_k: At each position, new tokens are drawn from the `top_k` with the largest derivative.
+        restart_every: Steps between restarts, which keep only one of the prompts; 0 for no restart.
+        gradient_contexts: Number of questions over which each gradient is averaged; steps take the questions
+            in turn.
 
     Example:
         >>> method = wb.EPO(length=4, population=2, children=4)
@@ -53,9 +54,15 @@ class EPO(SearchMethod):
     gradient_contexts: int = Field(default=8, ge=1)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Propose swaps to the tokens with the largest gradient.
+        """Propose children: copies of the parents with one token swapped for one of large derivative.
 
-        The gradient is that of the objective minus the cross-entropy times the parent's own fluency weight.
+        The derivative is that of objective - fluency weight x cross-entropy, with the parent's own fluency
+        weight.
+
+        Args:
+            bench: The search's tools, such as its scorer and random generator.
+            prepared: The parents (the current prompts) with their log-probabilities.
+            step: Number of the step, from 0.
         """
         weights = self.weights[: len(prepared.ids)]
         of_each = torch.tensor(weights, device=prepared.ids.device)
@@ -79,7 +86,16 @@ class EPO(SearchMethod):
         return bench.top_tokens(gain, parent.ids, self.top_k)
 
     def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:
-        """Select one elite per fluency weight; at a restart keep one of them, drawn at random."""
+        """Select the next parents: for each fluency weight the prompt with the best weighted score.
+
+        The weighted score is objective - weight x cross-entropy. At a restart only one of these prompts is
+        kept, drawn at random.
+
+        Args:
+            bench: The search's tools, such as its random generator.
+            pool: The scored parents and children.
+            step: Number of the step, from 0.
+        """
         kept = super().survivors(bench, pool, step)
         if self.restart_every and (step + 1) % self.restart_every == 0:
             rung = int(torch.randint(len(kept), (1,), generator=bench.generator))

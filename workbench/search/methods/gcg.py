@@ -31,12 +31,14 @@ class GCG(SearchMethod):
     The options are those of `SearchMethod` and the following.
 
     Attributes:
-        population: Always 1.
-        children: Candidates per step.
-        fluency_low: The one fluency weight, nearly 0 (published GCG has none).
-        fluency_high: The one fluency weight, equal to `fluency_low`.
-        top_k: Tokens considered at each position.
-        gradient_contexts: Number of contexts that the gradient is averaged over, taken in turn.
+        population: Always 1 (the one prompt that is changed).
+        children: Changed prompts that are scored per step.
+        fluency_low: Factor of the cross-entropy in the maximised score, nearly 0 (published GCG has no such
+            term).
+        fluency_high: Always equal to `fluency_low`.
+        top_k: At each position, new tokens are drawn from the `top_k` with the largest derivative.
+        gradient_contexts: Number of questions over which each gradient is averaged; steps take the questions
+            in turn.
 
     Example:
         >>> wb.GCG(length=20).population
@@ -53,7 +55,15 @@ class GCG(SearchMethod):
     gradient_contexts: int = Field(default=8, ge=1)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Propose swaps to tokens with a large gradient of the objective alone."""
+        """Propose children: copies of the prompt with one token swapped for one of large derivative.
+
+        The derivative is that of the objective alone, without the cross-entropy.
+
+        Args:
+            bench: The search's tools, such as its scorer and random generator.
+            prepared: The current prompt.
+            step: Number of the step, from 0.
+        """
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
         return bench.swap(
             prepared.on_host,

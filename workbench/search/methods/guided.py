@@ -45,19 +45,26 @@ _CELLS = 512
 
 @SEARCH_METHODS.register("guided")
 class Guided(SearchMethod):
-    """Search that learns the effects of words from every scored child.
+    """Search that learns the effect of every token from all scored prompts, and uses gradients for the rest.
 
-    The options are those of `SearchMethod` and the following.
+    New prompts are drawn by the predicted gain of token swaps: the measured effects of the tokens, and for
+    tokens with unknown effect the first-order gain of the gradient. The options are those of `SearchMethod`
+    and the following.
 
     Attributes:
-        beta: Weight of the left-context log-probability.
-        trust: Fraction of the first-order gain that is believed before any came true.
-        explore: Spread of the random draws, in standard deviations of the unknown part.
+        beta: Factor of the change in the tokens' log-probability (given the tokens on the left) in a
+            predicted gain.
+        trust: Fraction of the gradient's predicted gain that is believed at first; later it is learned from
+            scored prompts.
+        explore: Spread of the effects that are drawn for tokens with unknown effect (Thompson sampling), in
+            standard deviations.
         measured: Weight of measured effects against the gradient, 0 to 1 (0: gradients alone).
-        swaps: Fractions of the children that change one, two, three ... tokens.
-        crossovers: Fraction of the children that cross two parents.
-        fluent_start: Fraction of the first population that the model writes itself.
-        gradient_contexts: Contexts of each gradient, taken in turn.
+        swaps: Fractions of the new prompts that change one, two, three ... tokens.
+        crossovers: Fraction of the new prompts that join the left part of one prompt and the right part of
+            another.
+        fluent_start: Fraction of the first prompts that the model writes; the others are random.
+        gradient_contexts: Number of questions over which each gradient is averaged; steps take the questions
+            in turn.
 
     Example:
         >>> wb.Guided(length=6, swaps=(1.0,)).crossovers
@@ -74,7 +81,13 @@ class Guided(SearchMethod):
     gradient_contexts: int = Field(default=8, ge=1)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """Return random prompts and, for the fraction `fluent_start`, prompts sampled from the model."""
+        """Return the prompts of the first step.
+
+        The model writes the fraction `fluent_start` of them; the others are random.
+
+        Args:
+            bench: The search's tools, such as its scorer and random generator.
+        """
         fluent = round(self.population * self.fluent_start)
         ids = bench.random_prompts(self.population, self.length)
         if fluent:
@@ -82,9 +95,15 @@ class Guided(SearchMethod):
         return self.with_start_text(bench, ids)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        """Propose crossovers, and swaps of one or more tokens drawn by their predicted gain.
+        """Propose children (changed prompts): token swaps drawn by their predicted gain, and crossovers.
 
-        No child that was scored before is proposed again.
+        A crossover joins the left part of one parent (current prompt) and the right part of another. No child
+        that was scored before is proposed again.
+
+        Args:
+            bench: The search's tools, such as its scorer and the token effects learned so far.
+            prepared: The parents with their log-probabilities.
+            step: Number of the step, from 0.
         """
         seen = set(bench.memory["seen"].tolist()) if "seen" in bench.memory else set()
         total = self.children * len(prepared.ids)
@@ -117,7 +136,17 @@ class Guided(SearchMethod):
         parents: ScoredPrompts,
         children: ScoredPrompts,
     ) -> None:
-        """Update token effects, and the trust in gradients, from the children's gains over their parents."""
+        """Update the learned effects of tokens, and the trust in the gradient's predictions.
+
+        Both are learned from the gains in objective of the children (changed prompts) over their parents.
+
+        Args:
+            bench: The search's tools, whose memory has the effects.
+            prepared: The parents as token ids.
+            proposals: The children with the rows of their parents.
+            parents: The parents' scores.
+            children: The children's scores.
+        """
         alive = children.objective.isfinite()
         rows = proposals.parent[alive]
         before, after = prepared.on_host[rows], children.ids[alive]

@@ -17,9 +17,9 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("random")
 class RandomSearch(SearchMethod):
-    """Hill climbing on random one-token swaps: the control that shows what gradients contribute.
+    """Hill climbing on random one-token swaps: a control that shows what gradients add.
 
-    Population, fluency weights and scoring are those of the other methods.
+    The options, the scoring and the selection of prompts are those of the other search methods.
 
     Example:
         >>> wb.RandomSearch(length=6).uses_gradient
