@@ -33,18 +33,26 @@ CONSTANTS = (
 @ESTIMATORS.register("relevance")
 @dataclass(frozen=True)
 class AttentionAwareRelevance:
-    """Estimator: gradient x input with attention patterns and norm scales held fixed.
+    """Estimates each prompt token's effect by gradient x input, with attention and norms held constant.
+
+    The attention patterns and the scales of the norms are treated as constants in the backward pass.
 
     Attributes:
         baseline: Token whose embedding is the baseline at every position; None for the mean embedding.
-        name: Name in tables and files.
+        name: Name of the estimator in tables and files.
     """
 
     baseline: int | None = None
     name: str = "relevance"
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Estimate all effects with one forward pass and one backward pass per target for each context."""
+        """Estimate the effect of each prompt token on each target.
+
+        The cost per question is one forward pass and, for each target, one backward pass.
+
+        Args:
+            problem: Model, prompt, questions, and the targets (quantities that the tokens may change).
+        """
         runner = problem.runner
         depth = problem.targets.depth(runner.shape.n_layers)
         wanted = [f"blocks.{layer}.{hook}" for layer in range(depth) for hook in CONSTANTS]

@@ -28,15 +28,17 @@ CIRCUIT_CONTEXTS = 8
 
 @dataclass(frozen=True)
 class AttributionOptions:
-    """Options of `attribute`: which analyses are run next to the token effects.
+    """Analyses that `attribute` runs in addition to the effects of single prompt tokens.
 
     Attributes:
-        pairs: Interactions are measured between all pairs of this many strongest tokens; 0 for none.
-        mediation: Whether to split the prompt's effect on the answer into the part that goes through each
-            direction, the part through all latents together, and the rest. Also compares the first k prompt
-            tokens with steering along the first direction (dose-response curves).
-        nodes: Number of heads and MLPs that carry the effect, to be found and patched exactly; 0 for none.
-        controls: Random directions for the mediation, as a control: in a small model much of the effect can
+        pairs: Number of strongest tokens; the interaction of every two of these is measured. 0 for none.
+        mediation: Whether to split the prompt's effect on the answer into three parts: through each given
+            direction, through all given SAE latents together, and the rest. Dose-response curves are measured
+            as well: the prompt's first 1, 2, ... tokens, compared with steering along the first given
+            direction.
+        nodes: Number of attention heads and MLPs to list: those that carry most of the effect, each patched
+            exactly. 0 for none.
+        controls: Random directions, as a control of the mediation: in a small model, much of the effect can
             go through any axis with a large spread.
         batch_tokens: Largest number of tokens in one forward pass.
 
@@ -62,19 +64,20 @@ def attribute(
     circuit: int = 0,
     options: AttributionOptions | None = None,
 ) -> Ledger:
-    """Measure the effect of each prompt token on each target, in all contexts, with each estimator.
+    """Measure how much each token of a prompt changes the answer, directions and latents (the targets).
 
     Args:
         model: A loaded model or its runner.
         prompt: Text, token ids, or a result of a search or comparison that has `.ids` or `.prompt`.
-        targets: Directions, objectives, or a mapping of names to them. The answer's log-odds are added as the
-            first target if they are missing; they are of whole answers, as in the comparison.
-        contexts: Questions in their chat template.
+        targets: Directions, latents or objectives, or a mapping of names to them. The log-odds of the
+            persona's answer are added as the first target if they are missing. They are computed from all
+            tokens of the answers.
+        contexts: Questions in their chat template, each with a slot (a place for the prompt).
         estimators: Names from ESTIMATORS or values such as `ShapleyValues(pairs=20)`. Exact removal is always
             run, because the other estimators are compared with it.
         seed: Seed of the estimators that sample.
-        circuit: Number of heads and MLPs in the circuit, which is also evaluated for faithfulness, on at most
-            CIRCUIT_CONTEXTS contexts; 0 for no circuit.
+        circuit: Number of heads and MLPs in a circuit that is to be found and evaluated for faithfulness, on
+            at most CIRCUIT_CONTEXTS contexts; 0 for no circuit.
         options: Other analyses; None for the defaults of `AttributionOptions`.
 
     Returns:

@@ -93,14 +93,16 @@ class PromptPath(ShowsTable):
 
 
 def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> PromptPath:
-    """Find the heads and MLPs with the strongest estimated effects and patch each of them exactly.
+    """Find the heads and MLPs that carry most of a prompt's effect, by attribution patching.
 
-    The cost per context is one backward pass and `corrupted` forward passes for the estimates, and
-    top x corrupted forward passes for the exact effects.
+    Each effect is first estimated with gradients, against neutral prompts (random or sampled text of as many
+    tokens). The strongest heads and MLPs are then patched exactly. The cost per context is one backward pass
+    and `corrupted` forward passes for the estimates, and top x corrupted forward passes for the exact
+    effects.
 
     Args:
         problem: Model, prompt and contexts; effects are measured on the answer's log-odds.
-        top: Number of nodes (a node is a head or an MLP at one place of the text).
+        top: Number of nodes to return (a node is a head or an MLP at one place of the text).
         corrupted: Number of neutral prompts to average over.
 
     Returns:
@@ -121,22 +123,30 @@ def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> Promp
 
 
 def about_answer(problem: AttributionProblem) -> AttributionProblem:
-    """Return the problem with the answer's log-odds as its only target and one row per answer branch."""
+    """Return the problem with the answer's log-odds as its only target.
+
+    If answers have several tokens, the contexts are expanded to one row per sequence that is scored.
+
+    Args:
+        problem: Model, prompt, contexts and any targets.
+    """
     return replace(
         problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))
     ).branched
 
 
 def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "layer unit place"]:
-    """Estimate the effect of every head and MLP on the first target by attribution patching.
+    """Estimate the effect of every head and MLP on the problem's first target, by attribution patching.
+
+    The clean run has the prompt. The corrupted run has a neutral prompt of as many tokens.
 
     Args:
-        problem: Model, prompt and contexts.
-        other: Token ids of the neutral prompt of the corrupted run, as many as the prompt has.
+        problem: Model, prompt, contexts and targets.
+        other: Token ids of the neutral prompt.
 
     Returns:
-        Loss of the target when this node (a head or an MLP at one place of the text) alone is as in the
-        corrupted run, to first order, as a mean over contexts.
+        How much the target falls if only this head or MLP, at this place of the text, has its output of the
+        corrupted run. This is a first-order estimate, averaged over contexts.
     """
     heads = problem.runner.shape.n_heads
     found = np.zeros(units.grid_shape(problem))
@@ -154,9 +164,16 @@ def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "laye
 
 
 def strongest(estimates: Float[np.ndarray, "layer unit place"], top: int) -> list[Key]:
-    """Return the `top` heads and MLPs with the largest absolute estimates, as (layer, unit, place).
+    """Select the heads and MLPs with the largest absolute estimated effects.
 
-    Ties go to the lower index. Those whose estimate is exactly 0 are left out.
+    Ties go to the lower index. Estimates of exactly 0 are left out.
+
+    Args:
+        estimates: Estimated effect of each unit (attention head or MLP) at each place of the text.
+        top: Number of units to return.
+
+    Returns:
+        (layer, unit, place) of each, strongest first.
     """
     order = np.argsort(-np.abs(estimates), axis=None, kind="stable")[:top]
     kept = [np.unravel_index(flat, estimates.shape) for flat in order if estimates.flat[flat] != 0]
@@ -164,15 +181,16 @@ def strongest(estimates: Float[np.ndarray, "layer unit place"], top: int) -> lis
 
 
 def exact_effects(problem: AttributionProblem, other: Ids, keys: list[Key]) -> list[float]:
-    """Measure the loss of the first target when one head or MLP at a time is patched from the corrupted run.
+    """Measure the effect of some heads and MLPs on the problem's first target, by patching one at a time.
 
     Args:
-        problem: Model, prompt and contexts.
-        other: Token ids of the neutral prompt of the corrupted run.
-        keys: Nodes to patch one at a time, as (layer, unit, place).
+        problem: Model, prompt, contexts and targets.
+        other: Token ids of a neutral prompt, whose run gives the patched outputs.
+        keys: The heads and MLPs, as (layer, unit, place of the text).
 
     Returns:
-        One mean loss over contexts per node, in the target's unit.
+        For each, how much the target falls when its output is that of the neutral run, as a mean over
+        contexts in the target's unit.
     """
     lost = np.zeros(len(keys))
     for pair in units.pairs(problem, other):
@@ -199,10 +217,10 @@ def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
 def make_node(
     problem: AttributionProblem, key: Key, estimated: float, exact: float | None = None
 ) -> CircuitNode:
-    """Build a `CircuitNode` from its key.
+    """Build a `CircuitNode` (a head or MLP with its effect) from its indices.
 
     Args:
-        problem: The problem, which gives the number of heads and prompt tokens.
+        problem: The attribution problem, which gives the number of heads and prompt tokens.
         key: The head or MLP at one place of the text, as (layer, unit, place).
         estimated: Estimated effect on the answer's log-odds.
         exact: Exact effect; None if not patched.

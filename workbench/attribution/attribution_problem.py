@@ -51,13 +51,13 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class AttributionProblem:
-    """The input of every estimator: model, prompt, contexts and targets.
+    """The input of all attribution estimators: a model, a prompt, questions and quantities to explain.
 
     Attributes:
         runner: The model.
-        prompt: Token ids of the prompt whose tokens are attributed to.
+        prompt: Token ids of the prompt; effects are estimated for each of them.
         contexts: Questions in their chat template, each with a slot for the prompt.
-        targets: Quantities that effects are measured on.
+        targets: Quantities whose change by the tokens is measured, such as the answer's log-odds.
         seed: Seed of the estimators that sample.
         batch_tokens: Largest number of tokens in one forward pass.
     """
@@ -71,32 +71,37 @@ class AttributionProblem:
 
     @cached_property
     def with_prompt(self) -> Float[np.ndarray, "context target"]:
-        """Score of every target, in the target's unit, in every context with the whole prompt."""
+        """Score of every target in every context with the whole prompt, in the target's unit."""
         return self.scores([self.prompt])[0]
 
     @cached_property
     def without_prompt(self) -> Float[np.ndarray, "context target"]:
-        """Score of every target in every context on the bare question: no prompt, no empty slot."""
+        """Score of every target in every context without the prompt.
+
+        The bare question is used: the chat template has no empty message where the prompt was.
+        """
         return self.scores([None])[0]
 
     @cached_property
     def branched(self) -> AttributionProblem:
-        """The same problem with one context per answer branch, if a target needs the end of the model.
+        """The same problem with one context for each token sequence that must be run to score an answer.
 
-        Without such a target, it is the problem itself. An answer of several tokens is scored on branches:
-        sequences that each read a part of the score (`answer_tokens`). The mean over a context's branches is
-        the context's score. Estimators that work on single rows use this problem.
+        The log-odds of answers of several tokens are read from several sequences per question, called its
+        branches; their mean is the question's score. A problem whose targets are all read before the last
+        block needs no branches and is returned unchanged. Estimators that work on single rows of a batch use
+        this property.
         """
         return replace(self, contexts=self.contexts.branched) if self.targets.needs_final else self
 
     def scores(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
-        """Score every prompt in every context with an exact forward pass.
+        """Score every prompt in every context with exact forward passes, without gradients.
 
         Args:
-            prompts: Prompts as token ids. None means the bare question; an empty prompt leaves an empty slot.
+            prompts: Prompts as token ids. None means the bare question; an empty prompt leaves the prompt's
+                place in the chat template empty.
 
         Returns:
-            Float64 scores, each in its target's unit.
+            Float64 score of each target for each prompt and context, in the target's unit.
 
         Raises:
             UserError: A score is not finite.
@@ -117,10 +122,12 @@ class AttributionProblem:
     def over_branches(
         self, found: Float[np.ndarray, "prompt branch target"]
     ) -> Float[np.ndarray, "prompt context target"]:
-        """Average the scores of each context's answer branches into one score per context.
+        """Average scores of the token sequences of one context into one score per context.
+
+        An answer of several tokens is scored on several sequences per context, called branches.
 
         Args:
-            found: Scores of every branch; the branches of one context follow each other.
+            found: Score of every branch; the branches of one context follow each other.
 
         Returns:
             Scores of the contexts.
@@ -172,7 +179,8 @@ class AttributionProblem:
     ) -> Float[Tensor, "batch target"]:
         """Run the blocks from `start` on and compute the targets.
 
-        Edits that are set on the runner (such as patches or steering) apply in this pass.
+        Hooks that change activations (such as patches or steering) and are set on the runner apply in this
+        pass.
 
         Args:
             rows: Layout and answers of the batch.
@@ -190,7 +198,12 @@ class AttributionProblem:
         )
 
     def rows(self, contexts: Sequence[Context], prompts: Sequence[Ids | None]) -> ScoredRows:
-        """Build the padded batch in which context i has prompt i in its slot (None: the bare question)."""
+        """Build a padded batch in which each context has its own prompt in its slot.
+
+        Args:
+            contexts: Questions in their chat template.
+            prompts: Prompt of each context as token ids; None means the bare question.
+        """
         device = self.runner.device
         sequences = [c.sequence(p) for c, p in zip(contexts, prompts, strict=True)]
         start = torch.tensor(
@@ -223,7 +236,10 @@ class AttributionProblem:
         )
 
     def prompt_embeddings(self) -> Float[Tensor, "context prompt_pos d_model"]:
-        """Return the embeddings of the prompt's tokens at their true positions in each context."""
+        """Return the embeddings of the prompt's tokens in each context.
+
+        They include position embeddings, so they depend on where the prompt begins in the context.
+        """
         embedded = []
         for context in self.contexts:
             ids = torch.tensor([self.prompt], device=self.runner.device)

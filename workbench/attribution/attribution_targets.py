@@ -35,7 +35,7 @@ ANSWER = "answer log-odds"
 
 @dataclass(frozen=True)
 class AttributionTarget:
-    """A named quantity that is read at the decision token (the last token before the answer).
+    """A named quantity whose change is attributed, read at the last token before the answer.
 
     Attributes:
         name: Name in tables and files; each name occurs once among the targets.
@@ -101,7 +101,7 @@ class AttributionTargets:
         """Compute every target from the activations in `readout`.
 
         Args:
-            readout: Activations at the decision tokens of a batch.
+            readout: Activations of a batch at the decision tokens (the last token before the answer).
 
         Returns:
             Float32 scores, each in its target's unit. They are differentiable. A latent that is not active

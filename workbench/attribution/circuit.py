@@ -44,18 +44,19 @@ MOST_LATENTS = 5
 
 @dataclass(frozen=True)
 class CircuitEdge:
-    """An edge of the circuit, from `source` to `target`.
+    """An edge of a circuit: how much of the prompt's effect goes from one component to another.
 
     Attributes:
-        source: Id of the sender, as in `Circuit.to_entry`.
-        target: Id of the receiver.
-        kind: "path": from a token or node into a node. "direct": from a node or latent to a target.
-            "through": from a direction or latent to the answer.
-        effect: Loss without the edge; positive means that the edge raises the quantity. For "path" and
-            "through" the quantity is the answer's log-odds; for "direct" it is the receiver, in the
-            receiver's unit.
-        share: Effect as a fraction of the whole change of that quantity; None if the change may be zero.
-        estimate: Estimated effect of a path edge before it was patched; None for other kinds.
+        source: Id of the sending component, as in `Circuit.to_entry`.
+        target: Id of the receiving component.
+        kind: "path" from a prompt token or a head or MLP into a head or MLP; "direct" from a head, MLP or
+            latent to a direction, a latent or the answer; "through" from a direction or latent to the answer.
+        effect: How much a quantity falls when the edge is cut; positive means that the edge raises it. The
+            quantity is the answer's log-odds for "path" and "through". For "direct" it is the receiver, in
+            its own unit.
+        share: Effect as a fraction of the prompt's whole change of that quantity; None if the change may be
+            zero.
+        estimate: First-order estimate of a "path" edge, made before the exact patching; None for other kinds.
     """
 
     source: str
@@ -68,20 +69,20 @@ class CircuitEdge:
 
 @dataclass(frozen=True, repr=False)
 class Circuit:
-    """Heads and MLPs between the prompt's tokens and the answer, with edges and a faithfulness evaluation.
+    """A circuit: heads and MLPs that carry a prompt's effect to the answer, their edges and its evaluation.
 
     Attributes:
         tokens: The prompt's tokens as text.
         nodes: Heads and MLPs with their estimated and exact effects.
         edges: Edges between tokens, nodes, directions, latents and the answer.
-        targets: Directions, latents and the answer as (name, kind, change). The change is against neutral
-            prompts of the same length.
-        total: Effect of the prompt on the answer's log-odds, against neutral prompts of the same length.
+        targets: Directions, latents and the answer as (name, kind, change by the prompt against neutral
+            prompts).
+        total: Effect of the prompt on the answer's log-odds, against neutral prompts of as many tokens.
         proof: Faithfulness evaluation; None if the total effect may be zero.
         agreement: Rank correlation of the nodes' estimated and exact effects.
-        attention: Mean attention weights of each head in the circuit, from its place to: everything before
-            the prompt, each prompt token, the question, the decision token (the last token before the
-            answer).
+        attention: For each head in the circuit, its mean attention weights. The query is the head's place in
+            the text. The keys are: everything before the prompt, each prompt token, the question, and the
+            decision token (the last token before the answer).
     """
 
     tokens: tuple[str, ...]
@@ -111,7 +112,7 @@ class Circuit:
 
     @property
     def path(self) -> PromptPath:
-        """The circuit's nodes without edges, strongest exact effect first."""
+        """Heads and MLPs of the circuit without its edges, strongest exact effect first."""
         return PromptPath(
             tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement
         )
@@ -161,19 +162,20 @@ class Circuit:
 def circuit(
     problem: AttributionProblem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2
 ) -> Circuit:
-    """Find the circuit of `size` nodes and evaluate its faithfulness.
+    """Find the circuit that carries a prompt's effect to the answer, and evaluate its faithfulness.
 
-    The cost per context is about corrupted x (size + 3 x n_edges + 2 x graphs + 20) forward passes.
+    A node is a head or MLP at one place of the text. The cost per context is about corrupted x (size + 3 x
+    n_edges + 2 x graphs + 20) forward passes.
 
     Args:
         problem: Model, prompt, contexts and targets.
-        size: Number of heads and MLPs.
+        size: Number of nodes in the circuit.
         n_edges: Number of edges from tokens to nodes, and as many between nodes, that are patched exactly.
-        graphs: Number of random graphs for the control.
-        corrupted: Number of neutral prompts to average over.
+        graphs: Number of random circuits that serve as a control.
+        corrupted: Number of neutral prompts (the corrupted input) to average over.
 
     Returns:
-        The circuit.
+        The circuit with its nodes, edges and evaluation.
     """
     problem = problem.branched
     answer = nodes.about_answer(problem)

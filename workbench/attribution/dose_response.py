@@ -95,10 +95,12 @@ def dose_response(
 
 
 def dose_verdict(doses: tuple[DoseResponse, ...]) -> str:
-    """Compare in one sentence what the prompt and equally strong steering do to the answer.
+    """Compare in one sentence how the prompt and equally strong steering change the answer.
 
-    The steering dose is the one that changes the projection as much as the whole prompt does. Empty if there
-    are no doses.
+    Steering is equally strong if it moves the projection on the direction as much as the whole prompt does.
+
+    Args:
+        doses: Points of both dose-response curves; without any, the sentence is empty.
     """
     whole = [dose for dose in doses if dose.kind == "prompt"][-1:]
     same = [dose for dose in doses if dose.kind == "steering" and dose.amount == 1.0]

@@ -39,7 +39,11 @@ class Estimator(Protocol):
         ...
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Estimate the effects of the problem's prompt tokens on its targets."""
+        """Estimate the effect of each prompt token on each target.
+
+        Args:
+            problem: Model, prompt, questions, and the targets (quantities that the tokens may change).
+        """
         ...
 
 

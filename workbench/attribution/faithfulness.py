@@ -53,7 +53,7 @@ class FaithfulnessEvaluation:
     curve: tuple[tuple[int, float, float], ...]
 
     def to_entry(self) -> FaithfulnessEntry:
-        """Convert the evaluation to the circuit's `proof` in attribution.json."""
+        """Convert the evaluation to the field `proof` of the circuit in attribution.json."""
         fields: dict[str, Any] = asdict(self)
         fields.update(faithfulness=mean_entry(self.faithfulness), completeness=mean_entry(self.completeness))
         return FaithfulnessEntry(**fields)
@@ -61,16 +61,18 @@ class FaithfulnessEvaluation:
 
 @dataclass(frozen=True)
 class FaithfulnessPoint:
-    """Faithfulness of the `size` strongest nodes by attribution patching, next to that of random sets.
+    """Faithfulness and completeness of the strongest nodes, for one number of nodes.
+
+    A node is a head or MLP at one place of the text; the strongest are those of attribution patching.
 
     Attributes:
-        size: Number of nodes.
-        of: Number of nodes whose estimate is not 0.
+        size: Number of nodes in the set.
+        of: Number of nodes of the model whose estimated effect is not 0.
         faithfulness: Fraction of the prompt's effect that these nodes alone keep, with its 95 % interval over
             question groups.
         completeness: Fraction of the effect that is lost without these nodes, with its 95 % interval.
-        random_faithfulness: Mean, minimum and maximum of the faithfulness over random sets with as many nodes
-            at each place of the text.
+        random_faithfulness: Mean, minimum and maximum of the faithfulness over random sets of nodes. Each has
+            as many nodes at each prompt token, at the question and at the answer as this set.
         random_completeness: Mean, minimum and maximum of the completeness over the same random sets.
     """
 
@@ -85,19 +87,21 @@ class FaithfulnessPoint:
 def faithfulness_curve(
     problem: AttributionProblem, sizes: Sequence[int] = SIZES, graphs: int = 3, corrupted: int = 2
 ) -> list[FaithfulnessPoint]:
-    """Measure how many nodes a circuit needs: faithfulness and completeness by the number of strongest nodes.
+    """Measure faithfulness and completeness of a circuit as a function of its number of nodes.
 
-    Nodes are ordered by attribution patching alone; no node is patched individually. The cost per context is
-    about corrupted x sizes x 2 (1 + graphs) forward passes.
+    A node is a head or MLP at one place of the text. Nodes are ordered by attribution patching alone; none is
+    patched individually. The cost per context is about corrupted x sizes x 2 (1 + graphs) forward passes.
 
     Args:
         problem: Model, prompt and contexts.
-        sizes: Numbers of nodes; numbers beyond the nodes that there are, are left out.
-        graphs: Number of random sets for each size.
+        sizes: Numbers of nodes to measure. Those above the number of nodes with an estimated effect are left
+            out.
+        graphs: Number of random sets of nodes, as a control, for each size.
         corrupted: Number of neutral prompts to average over.
 
     Returns:
-        One point for each size. Empty if the prompt's whole effect against neutral prompts may be zero.
+        One point for each size. Empty if the interval of the prompt's whole effect (against neutral prompts)
+        contains zero.
 
     Example:
         >>> curve = faithfulness_curve(problem)                                      # doctest: +SKIP
@@ -124,9 +128,14 @@ def faithfulness_curve(
 
 
 def whole_effect(answer: AttributionProblem, neutral: list[Ids]) -> Float[np.ndarray, "2 context"]:
-    """Return the answer's log-odds with the prompt (row 0) and with all nodes as in the neutral run (row 1).
+    """Return the answer's log-odds with the prompt and with a neutral prompt's activations everywhere.
 
-    Both are means over the neutral prompts; their difference is the whole effect.
+    Row 0 is the run with the prompt. In row 1, every head and MLP has its output of the run with a neutral
+    prompt. Their difference is the whole effect.
+
+    Args:
+        answer: The attribution problem with the answer's log-odds as its first target.
+        neutral: Neutral prompts as token ids; both rows are means over them.
     """
     nothing = units.only(answer)
     return np.mean([many_scores(answer, other, [nothing, ~nothing]) for other in neutral], axis=0)
@@ -135,12 +144,12 @@ def whole_effect(answer: AttributionProblem, neutral: list[Ids]) -> Float[np.nda
 def many_scores(
     answer: AttributionProblem, other: Ids, sets: list[Nodes]
 ) -> Float[np.ndarray, "set context"]:
-    """Score the prompt once per set of heads and MLPs, with the set patched from a neutral prompt's run.
+    """Score the prompt with different sets of heads and MLPs patched from the run with a neutral prompt.
 
     Args:
-        answer: The problem with the answer's log-odds as its first target.
+        answer: The attribution problem with the answer's log-odds as its first target.
         other: Token ids of the neutral prompt.
-        sets: Sets of nodes (heads and MLPs at one place of the text) to patch, one set at a time.
+        sets: Sets of heads and MLPs at places of the text; one set is patched at a time.
 
     Returns:
         The answer's log-odds for each set in each context.
@@ -162,19 +171,21 @@ def evaluate_circuit(
     graphs: int,
     sizes: Sequence[int] = SIZES,
 ) -> FaithfulnessEvaluation:
-    """Measure faithfulness and completeness of a circuit, random graphs, and growing sets of strong nodes.
+    """Measure faithfulness and completeness of a circuit, of random circuits and of growing sets of nodes.
+
+    A node is a head or MLP at one place of the text.
 
     Args:
-        answer: The problem scored on the answer alone (`about_answer`).
-        neutral: Neutral prompts as token ids.
+        answer: The attribution problem with the answer's log-odds as its only target.
+        neutral: Neutral prompts as token ids, whose activations replace those of removed nodes.
         estimates: Effect of each node by attribution patching, mean over the neutral prompts.
         keys: The circuit's nodes as (layer, unit, place).
-        ends: Result of `whole_effect`.
-        graphs: Number of random graphs.
-        sizes: Numbers of nodes for the curve.
+        ends: The answer's log-odds with the prompt and with all nodes replaced, from `whole_effect`.
+        graphs: Number of random circuits, each with as many nodes at each place of the text.
+        sizes: Numbers of nodes of the growing sets, which have the strongest nodes by `estimates`.
 
     Returns:
-        The evaluation. Its curve is of the strongest nodes by `estimates`, independent of `keys`.
+        The evaluation. Its curve is about the growing sets and does not depend on `keys`.
     """
     sizes = [n for n in sizes if n <= np.count_nonzero(estimates)]
     strongest = [units.only(answer, *nodes.strongest(estimates, n)) for n in sizes]

@@ -25,18 +25,24 @@ from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 @ESTIMATORS.register("gradient_x_input")
 @dataclass(frozen=True)
 class GradientXInput:
-    """Estimator: gradient of the target at each token, times the token's embedding minus a baseline.
+    """Estimates a prompt token's effect as gradient times (token embedding minus baseline embedding).
 
     Attributes:
         baseline: Token whose embedding is the baseline at every position; None for the mean embedding.
-        name: Name in tables and files.
+        name: Name of the estimator in tables and files.
     """
 
     baseline: int | None = None
     name: str = "gradient_x_input"
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Estimate all effects with one forward pass and one backward pass per target for each context."""
+        """Estimate the effect of each prompt token on each target.
+
+        The cost per question is one forward pass and, for each target, one backward pass.
+
+        Args:
+            problem: Model, prompt, questions, and the targets (quantities that the tokens may change).
+        """
         embeddings = problem.prompt_embeddings()
         step = embeddings - problem.baseline_embeddings(self.baseline)
         values = np.zeros((len(problem.contexts), len(problem.prompt), len(problem.targets.items)))
@@ -49,11 +55,11 @@ class GradientXInput:
 def gradients_at(
     problem: AttributionProblem, members: list[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]
 ) -> Float[Tensor, "target batch prompt_pos d_model"]:
-    """Compute the gradient of each target in each context with respect to the prompt's embeddings.
+    """Compute the gradient of each target with respect to the prompt tokens' embeddings, for each context.
 
     Args:
-        problem: Model, prompt, contexts and targets.
-        members: Indices of the contexts.
+        problem: Model, prompt, contexts (questions in their chat template) and targets.
+        members: Indices of the contexts to use.
         embeddings: Embeddings of the prompt at which the gradient is taken.
     """
     leaf = embeddings.detach().clone().requires_grad_(True)

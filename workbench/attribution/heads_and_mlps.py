@@ -34,13 +34,14 @@ Nodes = Bool[np.ndarray, "layer unit place"]
 
 @dataclass(frozen=True)
 class PromptPair:
-    """A batch of contexts in the clean run (with the prompt) and the corrupted run (with neutral tokens).
+    """A batch of questions, once with the prompt (clean run) and once with neutral tokens (corrupted run).
 
     Attributes:
-        members: Indices of the contexts.
-        clean: Rows with the prompt.
-        corrupted: Rows with the neutral tokens.
-        places: Which positions belong to each place of the text; the same in both runs.
+        members: Indices of the contexts (questions in their chat template).
+        clean: The token sequences with the prompt.
+        corrupted: The token sequences with the neutral tokens.
+        places: Which token positions belong to each place of the text (each prompt token, the rest of the
+            question, the decision token); the same in both runs.
     """
 
     members: list[int]
@@ -50,18 +51,35 @@ class PromptPair:
 
 
 def grid_shape(problem: AttributionProblem) -> Key:
-    """Return the grid's shape: layers, units (heads and one MLP), places (prompt tokens and two more)."""
+    """Return the numbers of layers, of units per layer and of places of the text.
+
+    Units are the attention heads and one MLP. Places are the prompt's tokens, the rest of the question and
+    the decision token (the last token before the answer).
+
+    Args:
+        problem: Model and prompt.
+    """
     shape = problem.runner.shape
     return shape.n_layers, shape.n_heads + 1, len(problem.prompt) + 2
 
 
 def site_of(problem: AttributionProblem, key: Key) -> Site:
-    """Return the site at which a head or MLP, given as (layer, unit, place), is read."""
+    """Return the site (layer and hook) at which the output of a head or MLP is read.
+
+    Args:
+        problem: Problem with the model.
+        key: The head or MLP as (layer, unit, place of the text).
+    """
     return Site(key[0], "z" if key[1] < problem.runner.shape.n_heads else "mlp_out")
 
 
 def pairs(problem: AttributionProblem, other: Ids) -> Iterator[PromptPair]:
-    """Yield all contexts in batches, with the prompt and with as many neutral tokens (`other`)."""
+    """Yield all questions in batches, each with the prompt and with neutral tokens in its place.
+
+    Args:
+        problem: Model, prompt and contexts.
+        other: Token ids of the neutral prompt, as many as the prompt has.
+    """
     for members in problem.context_batches(copies=2):
         contexts = [problem.contexts[i] for i in members]
         clean, corrupted = (problem.rows(contexts, [p] * len(members)) for p in (problem.prompt, other))
@@ -70,7 +88,12 @@ def pairs(problem: AttributionProblem, other: Ids) -> Iterator[PromptPair]:
 
 @torch.no_grad()
 def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
-    """Return the output of every unit at every position; MLP outputs are missing if the model has no MLPs."""
+    """Run a batch and return the output of every attention head and MLP at every position.
+
+    Args:
+        problem: Problem with the model; one without MLPs gives no MLP outputs.
+        rows: The batch of token sequences.
+    """
     sites = [Site(layer, hook) for layer in range(problem.runner.shape.n_layers) for hook in ("z", "mlp_out")]
     with problem.runner.capture(sites) as caught:
         problem.run(rows, problem.runner.embed(rows.ids))
@@ -80,13 +103,13 @@ def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
 def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations) -> Activations:
     """Compute the gradient of the first target with respect to the output of every head and MLP.
 
-    The gradient is taken at a zero tensor that is added to each output. A bridge passes the head outputs to
-    the hook as a copy on which the answer does not depend, so their own gradient would be missing.
+    The gradient is taken at a zero tensor that is added to each output. The gradient of the output alone
+    would be missing on a TransformerBridge, which passes the head outputs to the hook as a copy.
 
     Args:
         problem: Model, prompt, contexts and targets.
-        rows: The batch; the target is summed over it.
-        found: Outputs of the units in this batch, whose sites are used.
+        rows: The batch of token sequences; the target is summed over it.
+        found: Outputs of all heads and MLPs in this batch; only their sites are used.
     """
     added: dict[Site, Tensor] = {}
 
@@ -109,16 +132,16 @@ def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations)
 def patched(
     problem: AttributionProblem, pair: PromptPair, donors: Activations, nodes: Nodes
 ) -> Float[Tensor, "batch target"]:
-    """Score the clean run with the outputs of some heads and MLPs replaced by those of another run.
+    """Score the prompt with the outputs of some heads and MLPs replaced by those of another run.
 
     Args:
         problem: Model, prompt, contexts and targets.
-        pair: The batch.
-        donors: Outputs of all units in the other run.
-        nodes: The nodes to replace.
+        pair: The batch in both runs; the run with the prompt is scored.
+        donors: Outputs of all heads and MLPs in the other run.
+        nodes: Mask of the heads and MLPs to replace, at places of the text.
 
     Returns:
-        Scores, each in its target's unit.
+        Score of each target for each question, in the target's unit.
     """
     with ExitStack() as edits:
         for site, donor in donors.items():
@@ -131,13 +154,13 @@ def patched(
 def swap(
     problem: AttributionProblem, site: Site, donor: Tensor, mask: Bool[Tensor, "batch pos head"]
 ) -> Callable[[Tensor], Tensor]:
-    """Build the edit that replaces an activation at a site by a donor's.
+    """Build a hook function that replaces parts of an activation by those of another run.
 
     Args:
-        problem: The problem.
-        site: Site of the heads or of the MLP.
-        donor: Activation of another run.
-        mask: Where to replace.
+        problem: Problem with the model.
+        site: Site (layer and hook) of the heads or of the MLP.
+        donor: Activation of the other run at the same site.
+        mask: Positions and heads at which the activation is replaced.
     """
 
     def edit(activation: Tensor) -> Tensor:
@@ -150,7 +173,13 @@ def swap(
 def split(
     problem: AttributionProblem, site: Site, activation: Tensor
 ) -> Float[Tensor, "batch pos head width"]:
-    """Reshape the activation of a site so that the heads have their own axis; an MLP counts as one head."""
+    """Reshape an activation so that attention heads have their own axis.
+
+    Args:
+        problem: Problem with the model.
+        site: Site (layer and hook) of the activation.
+        activation: Head outputs with or without their own axis, or an MLP output, which counts as one head.
+    """
     if site.hook == "z" and activation.ndim == 4:
         return activation
     return rearrange(
@@ -161,7 +190,12 @@ def split(
 
 
 def only(problem: AttributionProblem, *keys: Key) -> Nodes:
-    """Build the set of heads and MLPs that contains exactly the given (layer, unit, place) keys."""
+    """Build a mask that is true for the given heads and MLPs only.
+
+    Args:
+        problem: Model and prompt, which determine the mask's shape.
+        keys: The heads and MLPs as (layer, unit, place of the text).
+    """
     found = np.zeros(grid_shape(problem), dtype=bool)
     for key in keys:
         found[key] = True

@@ -25,12 +25,14 @@ from workbench.errors import UserError
 @ESTIMATORS.register("integrated_gradients")
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """Estimator: gradients averaged along the straight path from a baseline to the prompt's embeddings.
+    """Estimates each prompt token's effect by integrated gradients.
+
+    Gradients are averaged along the straight path from a baseline to the prompt's embeddings.
 
     Attributes:
         steps: Number of points on the path.
         baseline: Token whose embedding is the baseline at every position; None for the mean embedding.
-        name: Name in tables and files.
+        name: Name of the estimator in tables and files.
     """
 
     steps: int = 12
@@ -42,7 +44,14 @@ class IntegratedGradients:
             raise UserError(f"integrated gradients need at least 1 step, found {self.steps}")
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Estimate all effects and the completeness error; costs `steps` times gradient x input."""
+        """Estimate the effect of each prompt token on each target, and the completeness error.
+
+        The completeness error is the whole change from baseline to prompt minus the sum of the tokens'
+        effects. The cost is `steps` times that of gradient x input.
+
+        Args:
+            problem: Model, prompt, questions, and the targets (quantities that the tokens may change).
+        """
         end, start = problem.prompt_embeddings(), problem.baseline_embeddings(self.baseline)
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
         values = np.zeros((len(problem.contexts), len(problem.prompt), len(problem.targets.items)))

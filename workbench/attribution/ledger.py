@@ -60,7 +60,9 @@ class TokenPair:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Effects of a prompt's tokens on each target. Positive means that the token raises the target.
+    """Effects of a prompt's tokens on each target (a quantity such as the answer's log-odds).
+
+    Positive means that the token raises the target.
 
     Attributes:
         prompt_ids: Token ids of the prompt.
@@ -125,7 +127,8 @@ class Ledger:
     def to_tensor(self, estimator: str = JUDGE) -> Float[Tensor, "context prompt_pos target"]:
         """Return each token's effect on each target in each context as a float64 tensor.
 
-        The entries of the axes are in `groups`, `tokens` and `names`.
+        The labels along the three axes are the ledger's `groups` (question group of each context), `tokens`
+        and `names` (of the targets).
 
         Args:
             estimator: Name of the estimator.
@@ -246,7 +249,7 @@ class Ledger:
         return self.estimates[estimator].values.mean(axis=0)
 
     def cell(self, position: int, target: str, estimator: str = JUDGE) -> dict[str, Any]:
-        """Return the row of the table for one token, target and estimator, as a dictionary.
+        """Return the effect of one token on one target by one estimator, as the table's row in a dictionary.
 
         Args:
             position: Position of the token in the prompt.
@@ -270,7 +273,9 @@ class Ledger:
         return chosen.iloc[0].to_dict()
 
     def to_file(self, search: str = "", side_effects: SideEffects | None = None) -> AttributionFile:
-        """Convert the ledger to the contents of attribution.json: everything except the table of cells.
+        """Convert the ledger to the contents of attribution.json.
+
+        The effects of single tokens are left out, because they are in attribution.parquet.
 
         Args:
             search: Name of the search that found the prompt.

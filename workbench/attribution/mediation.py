@@ -40,11 +40,11 @@ Component = Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_model"
 
 @dataclass(frozen=True)
 class Mediator:
-    """A component of the residual stream at one site, through which an effect can go.
+    """A component of the residual stream through which a prompt's effect may go: a direction or latents.
 
     Attributes:
-        name: Name in tables and sentences.
-        site: Where the component is read and replaced.
+        name: Name of the mediator in tables and sentences.
+        site: Layer and hook at which the component is read and replaced.
         component: Function that computes the component of a residual, in units of the residual stream.
         unit: Unit vector of a one-dimensional component; None otherwise.
         control: Whether the component is meaningless (a random direction) and serves for comparison.
@@ -59,19 +59,21 @@ class Mediator:
 
 @dataclass(frozen=True, repr=False)
 class MediationResult(ShowsFacts):
-    """How much of the prompt's effect on the answer goes through one mediator, in log-odds.
+    """How much of a prompt's effect on the answer goes through one mediator, in log-odds.
 
-    All intervals are of means over contexts.
+    A mediator is a direction or a set of SAE latents. All intervals are of means over contexts.
 
     Attributes:
         name: Name of the mediator.
         total: Whole effect of the prompt on the answer's log-odds.
-        mediated: Part that goes through the mediator, mean of `into` and `out_of`.
-        direct: Part that bypasses the mediator: total - mediated.
-        into: Gain without the prompt when the component is as with the prompt.
-        out_of: Loss with the prompt when the component is as without the prompt.
-        moved: Mean change of the component at the decision token from the bare to the prompted run, in units
-            of the residual stream. For a direction it has a sign; otherwise it is a length.
+        mediated: Part of the effect that goes through the mediator: the mean of `into` and `out_of`.
+        direct: Part of the effect that bypasses the mediator: total - mediated.
+        into: Gain of the answer's log-odds when the run without the prompt gets the mediator's component of
+            the run with the prompt.
+        out_of: Loss of the answer's log-odds when the run with the prompt gets the mediator's component of
+            the run without the prompt.
+        moved: Mean change of the component by the prompt at the decision token (the last token before the
+            answer), in units of the residual stream. For a direction it has a sign; otherwise it is a length.
         along: Whether `moved` is a signed change along one direction.
         control: Whether the mediator is a random direction.
     """
@@ -178,7 +180,11 @@ def mediate(
 
 
 def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
-    """Build one mediator for each direction among the targets, and one for all latents of each SAE."""
+    """Build one mediator for each direction among the targets, and one for all latents of each SAE together.
+
+    Args:
+        targets: Targets of an attribution; those that are neither directions nor made of latents are ignored.
+    """
     found = [
         as_mediator(target.name, target.objective) for target in targets.items if target.kind == "direction"
     ]
@@ -196,7 +202,9 @@ def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
 def controls_verdict(found: Sequence[MediationResult]) -> str:
     """Describe in one sentence how much of the effect goes through random directions.
 
-    Empty if there were no random directions or the prompt has no effect.
+    Args:
+        found: Results of a mediation analysis. Without random directions among them, or without an effect of
+            the prompt, the sentence is empty.
     """
     shares = [m.share for m in found if m.control and m.share is not None]
     if not shares:

@@ -41,10 +41,10 @@ Change = Float[Tensor, "batch pos d_model"]
 
 @dataclass(frozen=True)
 class PatchingGround:
-    """Activations of one batch in the clean and the corrupted run, from which all edges are measured.
+    """Activations of one batch of questions, from which the edges of a circuit are measured.
 
     Attributes:
-        problem: The problem with the answer's log-odds as its only target.
+        problem: The attribution problem with the answer's log-odds as its only target.
         pair: The batch with the prompt (clean) and with neutral tokens (corrupted).
         clean: Outputs of all units (heads and MLPs) in the clean run.
         donors: Outputs of all units in the corrupted run.
@@ -65,10 +65,10 @@ class PatchingGround:
 
 
 def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
-    """Run a batch with the prompt and with neutral tokens, and collect the activations that edges need.
+    """Run a batch with the prompt and with neutral tokens, and keep the activations for path patching.
 
     Args:
-        answer: The problem with the answer's log-odds as its only target.
+        answer: The attribution problem with the answer's log-odds as its only target.
         pair: The batch with the prompt (clean) and with neutral tokens (corrupted).
     """
     layers = range(answer.runner.shape.n_layers)
@@ -94,10 +94,15 @@ def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
 def possible(
     problem: AttributionProblem, senders: list[Sender], nodes: list[Key]
 ) -> list[tuple[Sender, Key]]:
-    """Return the edges between senders and nodes that a causal model can have, as (sender, node).
+    """Return all edges along which information can flow in the model, as (sender, node).
 
-    The sender must be earlier in the model. Its place in the text must be the receiver's for
-    an MLP, and the same or an earlier one for a head. A sender is a prompt token or a head or MLP.
+    The sender must be earlier in the model than the receiver. A receiving head can read earlier places of the
+    text, but an MLP reads its own place only.
+
+    Args:
+        problem: Model and prompt.
+        senders: Prompt tokens, given by index, and heads and MLPs, as (layer, unit, place).
+        nodes: Receiving heads and MLPs, as (layer, unit, place).
     """
     heads = problem.runner.shape.n_heads
     found: list[tuple[Sender, Key]] = []
@@ -112,7 +117,12 @@ def possible(
 
 @torch.no_grad()
 def change_of(g: PatchingGround, sender: Sender) -> Change:
-    """Return what the sender writes to the residual stream in the corrupted run minus the clean run."""
+    """Return how a sender's write to the residual stream changes: corrupted run minus clean run.
+
+    Args:
+        g: Activations of a batch in both runs.
+        sender: A prompt token, given by index, or a head or MLP, as (layer, unit, place).
+    """
     runner = g.problem.runner
     if isinstance(sender, int):
         moved = runner.embed(g.pair.corrupted.ids) - runner.embed(g.pair.clean.ids)
@@ -129,10 +139,14 @@ def change_of(g: PatchingGround, sender: Sender) -> Change:
 
 
 def listening(g: PatchingGround, node: Key) -> Change:
-    """Compute the gradient of the node's effect on the answer with respect to the node's input.
+    """Compute how the answer depends, through one head or MLP alone, on the residual stream before its block.
 
-    The node's effect is its output times the gradient of the answer with respect to that output. Its input is
-    the residual stream before its block.
+    The result is a gradient with respect to that residual stream. It is of the head's or MLP's output times
+    the answer's gradient with respect to that output.
+
+    Args:
+        g: Activations and gradients of a batch.
+        node: The head or MLP, as (layer, unit, place).
     """
     site = units.site_of(g.problem, node)
     with torch.enable_grad():
@@ -145,11 +159,12 @@ def listening(g: PatchingGround, node: Key) -> Change:
 
 @torch.no_grad()
 def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, " batch"]:
-    """Return the loss of the answer's log-odds when only this head or MLP receives the sender's change.
+    """Measure how much the answer's log-odds fall when one head or MLP alone receives a sender's change.
 
     Args:
-        g: Activations of the batch in both runs.
-        change: Change of what the sender writes to the residual stream (`change_of`).
+        g: Activations of a batch in the clean and the corrupted run.
+        change: Change (corrupted minus clean run) of what the sender writes to the residual stream
+            (`change_of`).
         node: The receiving head or MLP, as (layer, unit, place).
     """
     site = units.site_of(g.problem, node)
@@ -163,15 +178,16 @@ def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, "
 def direct_effects(
     g: PatchingGround, targets: AttributionTargets, sender: Key, change: Change
 ) -> Float[Tensor, "batch target"]:
-    """Return each target's loss when only the sender's change is added at the target's site.
+    """Measure how much each target falls when a sender's change is added directly where the target is read.
 
-    The loss is 0 if the sender writes after the target's site.
+    No component between them sees the change. The loss is 0 if the sender writes after the target's layer.
 
     Args:
-        g: Activations of the batch in both runs.
-        targets: Directions, latents and the answer.
-        sender: The head or MLP, as (layer, unit, place).
-        change: Change of what the sender writes to the residual stream (`change_of`).
+        g: Activations of a batch in the clean and the corrupted run.
+        targets: The receiving directions, latents and the answer.
+        sender: The sending head or MLP, as (layer, unit, place).
+        change: Change (corrupted minus clean run) of what the sender writes to the residual stream
+            (`change_of`).
     """
     at = g.pair.clean.layout.decision
     here = change[torch.arange(len(at), device=at.device), at].float()
@@ -194,7 +210,14 @@ def direct_effects(
 def through(
     g: PatchingGround, target: AttributionTarget
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch d_model"]]:
-    """Replace the target's component of the residual stream at the decision token by the corrupted run's.
+    """Measure how much the answer's log-odds depend on the prompt's change of a direction or latent.
+
+    At the decision token (the last token before the answer), the component of the residual stream along the
+    direction or latent is replaced by that of the corrupted run.
+
+    Args:
+        g: Activations of a batch in the clean and the corrupted run.
+        target: The direction or latent.
 
     Returns:
         The loss of the answer's log-odds, and the change of the component.
@@ -211,13 +234,13 @@ def through(
 def strongest_paths(
     answer: AttributionProblem, grounds: list[PatchingGround], nodes: list[Key], top: int
 ) -> list[tuple[Sender, Key, float, float]]:
-    """Find the strongest edges into the nodes by estimate, and patch them exactly.
+    """Find the edges of a circuit with the strongest estimated effects, and patch them exactly.
 
     Args:
-        answer: The problem with the answer's log-odds as its only target.
-        grounds: Activations of all batches.
-        nodes: Receiving nodes, which are also senders.
-        top: Number of edges from tokens, and number of edges from nodes.
+        answer: The attribution problem with the answer's log-odds as its only target.
+        grounds: Activations of all batches in the clean and the corrupted run.
+        nodes: Heads and MLPs of the circuit, which can receive and send.
+        top: Number of edges from prompt tokens to keep, and as many from heads and MLPs.
 
     Returns:
         (sender, node, estimate, exact effect) per edge, in log-odds, means over contexts and batches.

@@ -30,12 +30,14 @@ Coalition = frozenset[int]
 @ESTIMATORS.register("shapley")
 @dataclass(frozen=True)
 class ShapleyValues:
-    """Estimator: Shapley values of the tokens, over orders in which they are added.
+    """Estimates each prompt token's effect by its Shapley value.
+
+    That is its mean contribution over orders in which the tokens are added to the prompt.
 
     Attributes:
         pairs: Number of antithetic pairs (an order and its reverse) that are sampled.
         exact_up_to: Prompts of at most this many tokens are computed exactly.
-        name: Name in tables and files.
+        name: Name of the estimator in tables and files.
     """
 
     pairs: int = 12
@@ -49,9 +51,13 @@ class ShapleyValues:
             )
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Estimate all effects; costs at most 2 x pairs x tokens forward passes per context.
+        """Compute the Shapley value of each prompt token for each target.
 
-        A coalition that occurs twice is run once.
+        The cost per question is at most 2 x pairs x tokens forward passes. A subset of tokens that occurs in
+        several orders is run once.
+
+        Args:
+            problem: Model, prompt, questions, and the targets (quantities that the tokens may change).
         """
         if len(problem.prompt) <= self.exact_up_to:
             return EffectEstimate(_exact(problem))

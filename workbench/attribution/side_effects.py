@@ -33,14 +33,14 @@ from workbench.statistics import Interval, cluster_interval
 
 @dataclass(frozen=True)
 class MovedLatent:
-    """Change of one latent's activation at the decision token (the last token before the answer) by a prompt.
+    """Change of one SAE latent's activation by a prompt, at the last token before the answer.
 
     Attributes:
         latent: Index of the latent.
-        before: Mean activation on bare questions.
+        before: Mean activation on questions without a prompt.
         change: Mean activation under the prompt minus `before`, with its interval over contexts.
         size: |change| times the norm of the latent's decoder row, in units of the residual stream.
-        manual: Mean activation under the manual prompt minus `before`; None without a manual prompt.
+        manual: The same change under a prompt that a person wrote, for comparison; None without one.
     """
 
     latent: int
@@ -52,17 +52,19 @@ class MovedLatent:
 
 @dataclass(frozen=True, repr=False)
 class SideEffects(ShowsTable):
-    """Latents that a prompt moves, inside and outside its objective, and the number of active latents.
+    """Latents whose activation a prompt changes, and the number of active latents.
+
+    If the prompt was optimized for some latents (its objective), these are listed separately.
 
     Attributes:
-        site: Site of the SAE.
+        site: Layer and hook at which the SAE reads.
         sae: Name of the SAE.
-        manual: The manual prompt that is compared; None without one.
-        beside: Latents outside the objective, the most moved first.
+        manual: The prompt written by a person that is compared; None without one.
+        beside: Latents outside the objective, the largest change first.
         inside: Latents of the objective.
-        aimed: Sum of the sizes of the objective's latents, as a fraction of the sum over all latents; None if
-            the objective has no latents or nothing moved.
-        active: Number of active latents (L0) by condition: "no prompt", "prompt", "manual prompt".
+        aimed: Sum of the sizes of the changes of the objective's latents, as a fraction of the sum over all
+            latents. None if the objective has no latents or no latent changed.
+        active: Mean number of active latents (L0) by condition: "no prompt", "prompt", "manual prompt".
     """
 
     site: str
@@ -75,7 +77,7 @@ class SideEffects(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per latent, those outside the objective first."""
+        """Table with one row per latent; those that the prompt was not optimized for come first."""
         rows = [
             {
                 "latent": m.latent,
@@ -94,7 +96,11 @@ class SideEffects(ShowsTable):
 
     @property
     def verdict(self) -> str:
-        """Result in one or two sentences: number of active latents, and intended part of the change."""
+        """Result in one or two sentences: the number of active latents, and the intended part of the change.
+
+        The intended part is the fraction of all latents' changes that is of latents the prompt was optimized
+        for.
+        """
         counts = ", ".join(f"{interval.estimate:.1f} under {name}" for name, interval in self.active.items())
         aimed = (
             ""

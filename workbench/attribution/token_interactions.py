@@ -24,15 +24,15 @@ def interactions(
     kinds: Sequence[str] = ("answer", "direction"),
     top: int = 4,
 ) -> tuple[TokenPair, ...]:
-    """Measure the interactions of all pairs among the `top` strongest tokens of each target.
+    """Measure the interactions of all pairs among each target's strongest prompt tokens.
 
     The cost per context is at most top x (top - 1) / 2 forward passes for each target.
 
     Args:
         problem: Model, prompt, contexts and targets.
-        removal: Effects by exact removal, [context prompt_pos target].
-        kinds: Kinds of targets that are considered.
-        top: Number of strongest tokens by removal.
+        removal: Effect of deleting each token alone, [context prompt_pos target].
+        kinds: Kinds of targets for which interactions are measured, such as "answer".
+        top: Number of strongest tokens, by their mean effect when deleted.
 
     Returns:
         The pairs, by target, the strongest interaction first.

@@ -21,20 +21,31 @@ from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 @ESTIMATORS.register("removal")
 @dataclass(frozen=True)
 class TokenRemoval:
-    """Estimator: the exact change of each target when one token is deleted (leave-one-out).
+    """Measures each prompt token's effect exactly, by deleting that token (leave-one-out).
 
     Attributes:
-        name: Name in tables and files.
+        name: Name of the estimator in tables and files.
     """
 
     name: str = "removal"
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Compute all effects exactly, with one additional forward pass per token and context."""
+        """Compute the exact change of each target when each prompt token is deleted.
+
+        The cost is one additional forward pass per token and question.
+
+        Args:
+            problem: Model, prompt, questions, and the targets (quantities that the tokens may change).
+        """
         without = problem.scores([drop(problem.prompt, i) for i in range(len(problem.prompt))])
         return EffectEstimate(np.moveaxis(problem.with_prompt[None] - without, 0, 1))
 
 
 def drop(prompt: Ids, *positions: int) -> Ids:
-    """Return the prompt without the tokens at these positions."""
+    """Return a copy of a prompt without the tokens at the given positions.
+
+    Args:
+        prompt: Token ids.
+        positions: Indices of the tokens to leave out.
+    """
     return tuple(token for i, token in enumerate(prompt) if i not in positions)

@@ -30,14 +30,14 @@ from workbench.prompt_tokens import allowed_ids
 @ESTIMATORS.register("replacement")
 @dataclass(frozen=True)
 class TokenReplacement:
-    """Estimator: effect of each token relative to random substitutes.
+    """Measures each prompt token's effect relative to random substitute tokens.
 
     Attributes:
         draws: Number of substitutes per position.
         source: "fluent": drawn from the model's next-token distribution. "neutral": drawn uniformly from all
             tokens that a prompt may contain.
         temperature: Temperature of the model's distribution, for "fluent" only.
-        name: Name in tables and files.
+        name: Name of the estimator in tables and files.
     """
 
     draws: int = 8
@@ -52,7 +52,13 @@ class TokenReplacement:
             )
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Estimate all effects; costs `draws` forward passes per token and context."""
+        """Measure the mean change of each target when each prompt token is replaced by random substitutes.
+
+        The cost is `draws` forward passes per token and question.
+
+        Args:
+            problem: Model, prompt, questions, and the targets (quantities that the tokens may change).
+        """
         drawn = self._draw(problem)
         prompts = [_swap(problem.prompt, i, int(token)) for i, tokens in enumerate(drawn) for token in tokens]
         scored = rearrange(

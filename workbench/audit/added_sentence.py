@@ -34,17 +34,20 @@ _CONTEXTS, _FINALISTS = 4, 4
 
 @dataclass(frozen=True)
 class AddedSentence:
-    """A sentence to add after the audited prompt, with its effects on test questions.
+    """A sentence that is added after a prompt to cancel the prompt's effect on a persona.
+
+    Effects are measured on test questions.
 
     Attributes:
         sentence: The sentence to add.
         text: The whole new prompt.
-        remaining: Effect of the new prompt against no prompt, in log-odds.
-        change: Score with the new prompt minus score with the old one, paired by question, in log-odds.
-        cross_entropy: Cross-entropy of the old and of the new prompt in the slot, nats per token.
+        remaining: Effect of the new prompt (with the sentence) on the persona against no prompt, in log-odds
+            of the answer that shows the persona.
+        change: Log-odds with the new prompt minus log-odds with the old one, paired by question.
+        cross_entropy: Cross-entropy of the old and of the new prompt under the model, in nats per token.
         collateral: Side effects of the new prompt.
-        harmless: False if every sentence that was checked on selection questions harmed something; the one
-            that moves the persona furthest was taken then.
+        harmless: False if every sentence that was checked lowers the agreement with true statements or
+            changes another persona. Then the one with the largest effect was taken.
         model_calls: Cost of the search in forward passes of one question.
         seconds: Run time of the search in seconds.
         warnings: Warnings of the search about its result.
@@ -71,19 +74,22 @@ def add_sentence(
     seed: int = 0,
     method: SentenceSearch | None = None,
 ) -> AddedSentence | None:
-    """Search for a sentence to add after a prompt.
+    """Search for a sentence that cancels a prompt's effect on a persona when it is added after the prompt.
 
     Args:
-        problems: The prompt on search, selection and test questions.
-        guards: Questions on which harm is looked for, for selection and for test.
+        problems: The prompt with three sets of questions: those that the search scores on, those on which the
+            sentence is chosen, and those on which the result is measured.
+        guards: True statements and questions of other personas, on which a sentence may change little: for
+            the choice of the sentence and for the final measurement.
         tolerance: Largest allowed increase of the effect on another persona, in log-odds.
         sign: Intended effect on the persona: "suppress" or "induce".
-        calls: Budget of the search in model calls.
+        calls: Budget of the search in model calls (forward passes of one question).
         seed: Seed of the search.
         method: The search; None for a `SentenceSearch` of at most one sentence.
 
     Returns:
-        The sentence with its effects on test questions, or None if no sentence survives after the prompt.
+        The sentence with its effects on test questions, or None if the search finds no sentence that is
+        tokenized unchanged after the prompt.
 
     Raises:
         UserError: The budget is too small for one step, or the model writes no sentence in this slot (see
@@ -127,7 +133,16 @@ def add_sentence(
 
 
 def contexts_after(runner: Runner, contexts: Contexts, prompt: str) -> Contexts:
-    """Return the contexts with a prompt before the slot, so that text in the slot follows after a space."""
+    """Return contexts in which a prompt is part of the fixed text, so that further text follows it.
+
+    Text that is then put into the slot (the place of the prompt in the chat template) comes after the prompt
+    and a space.
+
+    Args:
+        runner: Runner of the model, for its tokenizer.
+        contexts: Questions in their chat template.
+        prompt: The prompt.
+    """
     ids = encode_prompt(runner, contexts, prompt)
     first = contexts[0]
     before = first.prefix_text + first.lead + prompt + " "

@@ -51,19 +51,20 @@ def audit(
     Args:
         model: A loaded model or its runner.
         prompt: Text of the prompt.
-        persona: A `Persona`, or the name of one.
+        persona: A `Persona` (a behaviour with questions that measure it), or the name of one.
         max_edits: Largest number of words that may be deleted or exchanged; 0 for no search for an edit.
         sign: Intended effect on the persona. "suppress": a prompt that raises the persona needs an edit.
             "induce": a prompt that lowers the persona needs one.
-        targets: Directions, ranked latents or objectives on which each word's effect is measured as well (see
-            `inside`).
-        others: Personas that the edit must not move. None: for a persona of the organism its other personas,
-            otherwise none.
+        targets: Directions or latents of the model; each word's effect on these is measured as well. `inside`
+            finds some.
+        others: Personas that the edit must not change. None means no persona, except on the organism (the
+            small test model of this package), where it means the organism's other personas.
         slot: Place of the prompt in the chat template, such as "system".
-        questions: Number of questions that are used from each split.
-        tolerance: An effect within +-tolerance log-odds counts as none; a word needs at least half of it to
-            be named as a cause.
-        seed: Seed of the splits, of the choice of questions and of the sampled orders.
+        questions: Number of questions that are used from each split (search, selection, test).
+        tolerance: An effect within +-tolerance log-odds counts as none; a word with an effect below half the
+            tolerance is not called a cause.
+        seed: Seed of the splits, of the choice of questions and of the orders of words from which Shapley
+            values are sampled.
 
     Returns:
         The effect of the whole prompt and of each word, whether an edit is needed, and a fluent edit.
@@ -134,21 +135,22 @@ def offer_sentence(
     others: Sequence[Persona] | None = None,
     questions: int = 16,
 ) -> Audit:
-    """Add to an audit a sentence that can be put after the prompt, if an edit is needed and none suffices.
+    """Search for a sentence that cancels the audited prompt's effect when it is added after the prompt.
 
-    Otherwise the audit is returned unchanged.
+    This is done only if the audit says that an edit is needed and found none that suffices. Otherwise the
+    audit is returned unchanged.
 
     Args:
         model: The model that was audited.
-        found: The audit.
+        found: The result of `audit`.
         persona: The persona of the audit.
-        calls: Budget of the search in model calls; on a model of 135 million parameters, one call takes about
-            0.15 s on one core.
-        others: Personas that the sentence must not move; None for the default of `audit`.
-        questions: Number of questions that are used from each split, as in `audit`.
+        calls: Budget of the search in model calls (forward passes of one question). On a model of 135 million
+            parameters, one call takes about 0.15 s on one core.
+        others: Personas that the sentence must not change; None for the default of `audit`.
+        questions: Number of questions that are used from each split (search, selection, test).
 
     Returns:
-        The audit with `sentence` set.
+        The audit with the found sentence as `sentence`.
 
     Raises:
         UserError: The persona is not the audit's, or the search cannot begin (see `SentenceSearch`).
@@ -183,22 +185,26 @@ def offer_sentence(
 def inside(
     model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0
 ) -> dict[str, Any]:
-    """Find quantities inside the model for the `targets` of `audit`: a direction and, with an SAE, latents.
+    """Find a direction and SAE latents of a persona inside the model, to be passed to `audit` as `targets`.
 
-    The direction is the one that predicts prompts best (fitted on train, chosen on search); it is left out if
-    none is shown to work (`site_gates`). The latents are the `k` that best distinguish the persona on train.
-    Errors are those of `find_directions` and `rank_latents`.
+    The direction is fitted on the train split. Among layers and methods, the one is chosen whose projection
+    best predicts the effects of prompts on search questions. It is left out if it does not pass the
+    statistical checks of `find_directions`. The latents are those that best distinguish, on the train split,
+    answers that show the persona from others.
 
     Args:
         model: A loaded model or its runner.
         splits: Splits of the persona's questions.
         sae: SAE of the latents; None for no latents.
         k: Number of latents.
-        slot: Place of the prompt in the chat template.
+        slot: Place of the prompt in the chat template, such as "system".
         seed: Seed of the choice of questions.
 
     Returns:
-        Directions and latents by name.
+        The direction and the latents by name.
+
+    Raises:
+        UserError: As `find_directions` and `rank_latents`.
     """
     scan = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed)
     found: dict[str, Any] = (

@@ -12,7 +12,7 @@ from workbench.statistics import Interval
 
 
 def to_json(audit: Audit) -> dict[str, Any]:
-    """Convert an audit to JSON values of schema 1.
+    """Convert an audit to plain JSON values (version 1 of the format).
 
     An interval is {estimate, low, high}; a value that is not finite is null.
     """

@@ -21,30 +21,30 @@ Need = Literal["edit", "none", "helps", "unclear"]
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """The result of an audit: effects of a prompt and its words on a persona, and the edit that removes them.
+    """Result of an audit: which words of a prompt cause a persona, and an edit that removes the effect.
 
     Attributes:
         prompt: The audited prompt.
         persona: Name of the persona.
         model: Name of the model.
         sign: Intended effect on the persona: "suppress" or "induce".
-        slot: Place of the prompt in the chat template.
+        slot: Place of the prompt in the chat template, such as "system".
         tolerance: An effect within +-tolerance log-odds counts as none.
         max_edits: Largest number of words that could be edited.
         seed: Seed of all random draws.
         questions: Number of test questions.
-        groups: Number of groups of the test questions.
+        groups: Number of groups of related test questions, by which intervals are clustered.
         words: The prompt, cut into words.
         effects: Effects of the whole prompt and of each word, on test questions.
-        need: Whether an edit is needed, on selection questions. "edit": the prompt moves the persona against
-            the intended direction. "none": the effect is shown to be within +-tolerance. "helps": the prompt
-            moves the persona in the intended direction. "unclear": the interval contains zero but is too wide
-            for "none".
-        minimal_edit: The edit; None if none was needed or found.
-        mediation: How much of the whole effect goes through the direction and through the latents.
+        need: Whether the prompt needs an edit, judged on selection questions (which are not test questions).
+            "edit": the prompt moves the persona against the intended direction. "none": the effect is shown
+            to be within +-tolerance. "helps": the prompt moves the persona in the intended direction.
+            "unclear": the interval contains zero but is too wide for "none".
+        minimal_edit: The smallest edit that removes the effect; None if none was needed or found.
+        mediation: How much of the prompt's effect goes through the given direction and latents.
         notes: Warnings for the reader, one line each.
-        sentence: A sentence to add after the prompt; None unless `offer_sentence` was called and a sentence
-            was needed.
+        sentence: A sentence that cancels the effect when added after the prompt; None unless `offer_sentence`
+            found one.
 
     Example:
         >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
@@ -72,7 +72,7 @@ class Audit:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """Words that are named as causes, as written in the prompt, strongest effect first."""
+        """Words of the prompt that are shown to cause the effect, as written, strongest effect first."""
         return tuple(self.effects.words[i].word for i in self.effects.named)
 
     @property
@@ -80,7 +80,8 @@ class Audit:
         """Table with one row per word of the prompt.
 
         Columns: word, effect (log-odds; positive means more of the persona), low and high (95 % interval), p
-        (Holm), named, and the effect on each direction and latent in its own unit.
+        (corrected over the words by Holm's method), named (whether the word is shown to be a cause), and one
+        column for each direction and latent with the word's effect on it in its own unit.
         """
         rows = []
         for word in self.effects.words:
@@ -98,7 +99,8 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Convert the audit to plain JSON values.
 
-        Keys: schema, the inputs, whole, words, phrases, minimal_edit, sentence, mediation, notes.
+        The keys are: schema, the arguments of the audit, whole (effect of the prompt), words, phrases
+        (interacting words), minimal_edit, sentence, mediation, notes.
         """
         from workbench.audit.audit_json import to_json
 

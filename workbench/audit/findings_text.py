@@ -26,7 +26,11 @@ def signed(value: float) -> str:
 
 
 def span(interval: Interval) -> str:
-    """Format an estimate with its 95 % interval, or say that one group of questions gives no interval."""
+    """Format an estimate with its 95 % interval in log-odds, such as `+1.20 [+0.80, +1.60]`.
+
+    Args:
+        interval: The interval. With a single group of questions it has no ends, and the text says so.
+    """
     if not math.isfinite(interval.low):
         return f"{signed(interval.estimate)} (one group of questions: no interval)"
     return f"{signed(interval.estimate)} [{signed(interval.low)}, {signed(interval.high)}]"
@@ -43,7 +47,11 @@ def word(audit: Audit, index: int) -> str:
 
 
 def whole(audit: Audit) -> str:
-    """Describe the whole prompt's effect as all reports do, and the claims that an audit leaves open."""
+    """Describe the whole prompt's effect, and say which claims about it an audit does not test.
+
+    Args:
+        audit: The audit.
+    """
     found, rate = audit.effects, audit.effects.rate
     low, high = (end if math.isfinite(end) else None for end in (found.whole.low, found.whole.high))
     change, ci = (
@@ -68,7 +76,7 @@ def whole(audit: Audit) -> str:
 
 
 def causes(audit: Audit) -> str:
-    """Name the prompt's words that raise and lower the persona, with their effects in log-odds."""
+    """Name the prompt's words that raise the persona and those that lower it, with their effects in log-odds."""
     named = [(word(audit, i), audit.effects.words[i].interval) for i in audit.effects.named]
     if not named:
         return f"No single word has an effect of {audit.tolerance / 2:g} log-odds or more that holds up after correction for the number of words."
@@ -84,7 +92,13 @@ def causes(audit: Audit) -> str:
 
 
 def phrases(audit: Audit) -> tuple[str, ...]:
-    """Describe each pair of neighbouring words that interact, with each word's effect without the other."""
+    """Describe each pair of neighbouring words that interact, one sentence per pair.
+
+    Each sentence gives the joint effect and each word's effect without the other, in log-odds.
+
+    Args:
+        audit: The audit.
+    """
     return tuple(
         _phrase(phrase, word(audit, phrase.first), word(audit, phrase.first + 1), audit.tolerance / 2)
         for phrase in audit.effects.phrases
@@ -99,7 +113,7 @@ def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> s
 
 
 def minimal_edit_sentence(audit: Audit) -> str:
-    """Describe the effect of the minimal edit, or give the reason why there is none."""
+    """Describe the effect of the smallest edit that an audit found, or say why there is none."""
     minimal_edit = audit.minimal_edit
     if minimal_edit is None:
         return (
@@ -124,7 +138,11 @@ def minimal_edit_sentence(audit: Audit) -> str:
 
 
 def sentence_offer(audit: Audit) -> tuple[str, ...]:
-    """Describe the effect, cost and side effects of the added sentence; empty if none was searched."""
+    """Describe the sentence that `offer_sentence` added to an audit: its effect, its cost and its side effects.
+
+    Args:
+        audit: The audit. Without an added sentence, there are no lines.
+    """
     added = audit.sentence
     if added is None:
         return ()
@@ -136,7 +154,11 @@ def sentence_offer(audit: Audit) -> tuple[str, ...]:
 
 
 def collateral(entry: OffTargetChange) -> str:
-    """Describe one side effect of the prompt before and after the edit."""
+    """Describe one side effect of a prompt before and after an edit, and whether it counts as harm.
+
+    Args:
+        entry: The side effect, on the agreement with true statements or on another persona.
+    """
     if entry.kind == "truth":
         ends = [
             f"{100 * i.estimate:.0f} % [{100 * i.low:.0f} %, {100 * i.high:.0f} %]"
@@ -149,7 +171,14 @@ def collateral(entry: OffTargetChange) -> str:
 
 
 def passage(audit: Audit, index: int) -> str:
-    """List how much a word changes each direction, and the two latents with the largest clear change."""
+    """List how much a word of the prompt changes directions and latents of the model.
+
+    Only changes whose interval excludes zero are listed, and at most the two largest of latents.
+
+    Args:
+        audit: The audit.
+        index: Index of the word.
+    """
     through = [t for t in audit.effects.words[index].through if t.clear]
     latents = sorted((t for t in through if t.kind == "latent"), key=lambda t: -abs(t.interval.estimate))[:2]
     return ", ".join(

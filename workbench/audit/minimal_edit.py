@@ -45,16 +45,16 @@ TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
 
 @dataclass(frozen=True)
 class OffTargetChange:
-    """A side effect of a prompt before and after an edit.
+    """A side effect of a prompt on something other than its persona, before and after an edit.
 
     Attributes:
         name: What is measured.
         kind: "truth": fraction of true statements that the model agrees with. "persona": effect on another
             persona, in log-odds.
-        bare: Value without a prompt; 0 for an effect.
+        bare: Value without a prompt; 0 for "persona", because effects are relative to no prompt.
         before: Value under the old prompt.
         after: Value under the edited prompt.
-        harmed: Whether the change exceeds what the rule allows (`EditRule`).
+        harmed: Whether the change is larger than `EditRule` allows.
     """
 
     name: str
@@ -67,16 +67,17 @@ class OffTargetChange:
 
 @dataclass(frozen=True)
 class MinimalEdit:
-    """An edit of a prompt, with its effects on test questions.
+    """The smallest edit that removes a prompt's effect on a persona, with its effects on test questions.
 
     Attributes:
-        changes: (index of the word, its new core or None if deleted) for each edited word.
+        changes: For each edited word, its index and the text that replaces it (without punctuation); None if
+            it is deleted.
         text: The edited prompt.
         pieces: The text with tracked changes.
-        remaining: Effect of the edited prompt against no prompt, in log-odds.
-        change: Score with the edited prompt minus score with the old one, paired by question, in log-odds.
+        remaining: Effect of the edited prompt on the persona against no prompt, in log-odds.
+        change: Log-odds with the edited prompt minus log-odds with the old one, paired by question.
         equivalence: Equivalence test of the remaining effect on test questions.
-        suffices: Whether the edit passed all criteria on selection questions.
+        suffices: Whether the edit passed all criteria on the questions on which it was chosen.
         cross_entropy: Cross-entropy of the prompt before and after the edit, nats per token.
         collateral: Side effects of the edited prompt.
         tried: Number of edits that were scored.
@@ -96,11 +97,11 @@ class MinimalEdit:
 
 @dataclass(frozen=True)
 class EditGuard:
-    """Questions on which an edit is checked for harm.
+    """Questions on which an edit of a prompt should change nothing, to detect harm.
 
     Attributes:
-        truth: True statements; None for no check.
-        others: Questions of other personas by name.
+        truth: True statements, with which the model should still agree; None for no check.
+        others: Questions of other personas, by the persona's name, whose answers should not change.
     """
 
     truth: Contexts | None = None
@@ -124,13 +125,13 @@ def find_minimal_edit(
     max_edits: int,
     tolerance: float,
 ) -> MinimalEdit | None:
-    """Find the minimal edit of a prompt.
+    """Find the smallest fluent edit of a prompt that removes its effect on a persona.
 
     Args:
         search: The prompt on the questions that edits are searched on.
         selection: The prompt on the questions that the edit is chosen on.
         test: The prompt on the questions that the chosen edit is measured on.
-        guards: Harm checks for selection and for test.
+        guards: Questions that detect harm to other behaviour: for the choice and for the final measurement.
         max_edits: Largest number of edited words.
         tolerance: An effect within +-tolerance log-odds counts as none.
 
@@ -237,14 +238,16 @@ def _exchanges(search: WordProblem, beam: Sequence[Edits], places: Sequence[int]
 
 @torch.no_grad()
 def likely_words(search: WordProblem, wanted: Sequence[tuple[dict[int, str | None], int]]) -> list[list[str]]:
-    """Find the SWAPS words that the model finds likeliest at each position, after the edited text before it.
+    """Find the words that could replace a word of a prompt: those that the model finds likeliest there.
 
-    A word is a single token of letters that begins a word, is capitalised like the old word and differs from
-    it.
+    At most SWAPS words are returned for each position. A word is a single token of letters that begins a
+    word, is capitalised like the old word and differs from it.
 
     Args:
-        search: The prompt on search questions; the first one's prefix comes before the prompt.
-        wanted: (changes so far, index of the word to replace) for each position.
+        search: The prompt with its questions; the model reads the first question's text before the prompt,
+            then the prompt up to the word.
+        wanted: For each position, the changes already made to the prompt and the index of the word to
+            replace.
 
     Returns:
         Words for each position, the likeliest first.
@@ -327,11 +330,11 @@ def _cross_entropy(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> l
 
 @dataclass(frozen=True)
 class EditRule:
-    """Criteria for an edit's remaining effect and side effects, on one split's questions.
+    """Criteria that an edit of a prompt must fulfil on one set of questions.
 
     Attributes:
-        problem: The prompt on the split's questions.
-        guard: Questions on which harm is looked for.
+        problem: The prompt with the questions of the persona.
+        guard: True statements and questions of other personas, which detect side effects.
         tolerance: Allowed remaining effect, and allowed increase of the effect on another persona, in
             log-odds.
     """
@@ -341,7 +344,7 @@ class EditRule:
     tolerance: float
 
     def within(self, candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, EquivalenceTest]]:
-        """Test for each candidate whether its remaining effect is within +-tolerance of no prompt."""
+        """Test for each candidate edit whether its remaining effect is within +-tolerance of no prompt."""
         scores = self.problem.of_ids([c.ids for c in candidates])[:, :, 0] - self.problem.without_prompt[:, 0]
         groups = self.problem.contexts.groups
         return [
@@ -359,7 +362,11 @@ class EditRule:
         return (*found, *(self._other(name, contexts, ids) for name, contexts in self.guard.others.items()))
 
     def harmless(self, ids: tuple[int, ...]) -> bool:
-        """Whether a prompt, given as token ids, harms none of the checked quantities."""
+        """Whether a prompt harms neither the agreement with true statements nor another persona.
+
+        Args:
+            ids: Token ids of the prompt.
+        """
         return not any(entry.harmed for entry in self.collateral(ids))
 
     def _truth(self, contexts: Contexts, ids: tuple[int, ...]) -> OffTargetChange:

@@ -59,17 +59,20 @@ class PhraseInteraction:
 def phrases(
     problem: AttributionProblem, named: Collection[int], least: float, orders: int = 4, sampled: bool = True
 ) -> tuple[PhraseInteraction, ...]:
-    """Find the neighbouring words that interact, from left to right.
+    """Find the neighbouring words of a prompt whose joint effect is not the sum of their single effects.
 
     Args:
-        problem: A problem whose positions are words and whose first target is the answer's log-odds.
-        named: Indices of the words that are named as causes.
+        problem: An attribution problem whose positions are words and whose first target is the answer's
+            log-odds.
+        named: Indices of the words that are shown to have an effect; only pairs with one of these are
+            measured.
         least: Smallest interaction to report, in log-odds.
-        orders: Number of antithetic pairs of grounds (sets of other words) to sample.
-        sampled: False uses one ground only, all other words, as for long prompts.
+        orders: Number of sampled sets of the other words in whose presence a pair is measured; the complement
+            of each set is used as well.
+        sampled: False measures each pair in the presence of all other words only, as for long prompts.
 
     Returns:
-        The pairs that interact.
+        The pairs that interact significantly, from left to right.
     """
     n, groups = len(problem.prompt), problem.contexts.groups
     measured = [i for i in range(n - 1) if i in named or i + 1 in named]
@@ -89,16 +92,18 @@ def phrases(
 def pair_figures(
     problem: AttributionProblem, pairs: Sequence[int], orders: int = 4, sampled: bool = True
 ) -> list[tuple[Float[np.ndarray, "4 context"], list[float | None]]]:
-    """Estimate four effects of neighbouring words (i, i + 1), averaged over grounds (sets of other words).
+    """Estimate how two neighbouring words i and i + 1 act jointly and alone.
 
-    The four are: the interaction, the joint effect, the left word's effect without the right one, and the
-    right word's effect without the left one.
+    Four effects are estimated: the interaction, the joint effect, the left word's effect without the right
+    one, and the right word's effect without the left one. Each is a mean over grounds (sets of the other
+    words that are present).
 
     Args:
-        problem: A problem whose positions are words and whose first target is the answer's log-odds.
+        problem: An attribution problem whose positions are words and whose first target is the answer's
+            log-odds.
         pairs: Index i of the left word of each pair.
-        orders: Number of antithetic pairs of grounds to sample.
-        sampled: False uses one ground only, all other words.
+        orders: Number of grounds to sample; the complement of each is used as well.
+        sampled: False uses one ground only: all other words.
 
     Returns:
         For each pair, the four effects in each context, and the standard error that sampling grounds adds to

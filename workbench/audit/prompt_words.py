@@ -32,7 +32,7 @@ class PromptWord:
     Attributes:
         space: White space before the word.
         head: Opening punctuation.
-        core: The part that an edit exchanges.
+        core: The word without punctuation, which an edit may exchange.
         tail: Closing punctuation.
     """
 
@@ -101,14 +101,14 @@ class PromptWords:
         return tuple(word.text for word in self.items)
 
     def only(self, kept: Collection[int]) -> str:
-        """Return the text with only the words at these indices."""
+        """Return the text that contains only the words at the given indices."""
         return self.edited({i: None for i in range(len(self)) if i not in kept})
 
     def edited(self, changes: Changes) -> str:
-        """Return the edited text.
+        """Return the text with some words exchanged or deleted.
 
         Args:
-            changes: New core by the index of the word; None deletes the word.
+            changes: New word (without punctuation) by the index of the old one; None deletes the word.
         """
         written: list[str] = []
         bare = False  # the last written word has no closing punctuation
@@ -128,7 +128,7 @@ class PromptWords:
 
         Args:
             index: Index of the word.
-            changes: Changes of the words before it, as in `edited`.
+            changes: Replacement by the index of a word before it; None deletes the word.
         """
         shortened = PromptWords(self.items[:index]).edited(
             {i: change for i, change in changes.items() if i < index}
@@ -137,12 +137,12 @@ class PromptWords:
         return shortened + (word.space + word.head if shortened and word.head else word.head)
 
     def tracked(self, changes: Changes) -> tuple[WordPiece, ...]:
-        """Return the text as pieces that are kept, deleted or inserted.
+        """Return the edited text as tracked changes: pieces that are kept, deleted or inserted.
 
         White space is kept, and neighbouring pieces of one kind are joined.
 
         Args:
-            changes: Changes as in `edited`.
+            changes: New word (without punctuation) by the index of the old one; None deletes the word.
         """
         pieces: list[WordPiece] = []
 

@@ -15,14 +15,15 @@ from workbench.statistics import Interval, cluster_interval
 def sampled_interval(
     values: Float[np.ndarray, " context"], groups: Sequence[Hashable], error: float | None
 ) -> Interval:
-    """Compute the interval of a mean effect over questions, widened by the error of sampling orders.
+    """Compute the interval of a word's mean effect, widened by the sampling error of its Shapley values.
 
-    Twice the standard error of the sampling is added in quadrature to the half-width.
+    The Shapley values are means over sampled orders of the words. Twice their standard error is added in
+    quadrature to the half-width of the interval over questions.
 
     Args:
-        values: Effect in each context.
-        groups: Question group of each context; the interval is clustered by group.
-        error: Standard error from sampling the orders; None if no orders were sampled.
+        values: Effect of the word on each question.
+        groups: Group of each question; the interval is clustered by group.
+        error: Standard error of the mean effect from sampling orders; None if all orders were used.
     """
     found = cluster_interval(values, groups)
     if error is None or not math.isfinite(found.low):

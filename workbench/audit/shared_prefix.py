@@ -24,9 +24,12 @@ from workbench.objectives import Readout
 
 
 def shares(contexts: Contexts) -> bool:
-    """Whether prompts can be run once for all contexts.
+    """Whether a prompt can be run once and its cached keys and values reused for all questions.
 
-    That needs text before and after the slot, and the same text before the slot in all contexts.
+    This requires the same text before the prompt in all questions, and text after the prompt.
+
+    Args:
+        contexts: Questions in their chat template.
     """
     return (
         contexts.shared_prefix
@@ -39,14 +42,15 @@ def shares(contexts: Contexts) -> bool:
 def shared_prefix_scores(
     problem: AttributionProblem, prompts: Sequence[Ids | None]
 ) -> Float[np.ndarray, "prompt context target"]:
-    """Compute the scores of `AttributionProblem.scores` with prompts cached across contexts.
+    """Score every prompt in every context; each prompt is run once and its keys and values are reused.
 
     Args:
-        problem: Model, contexts and targets; the contexts share the text before the slot (`shares`).
-        prompts: Prompts as token ids; None means the bare question.
+        problem: Model, contexts and targets. All contexts must have the same text before the prompt (see
+            `shares`).
+        prompts: Prompts as token ids; None means the question without a prompt.
 
     Returns:
-        Float64 scores, each in its target's unit.
+        Float64 score of each target, in the target's unit, as from `AttributionProblem.scores`.
     """
     branched, each = problem.branched, len(problem.branched.contexts) // len(problem.contexts)
     found = np.zeros((len(prompts), len(branched.contexts), len(problem.targets.items)))

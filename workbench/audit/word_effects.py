@@ -72,14 +72,14 @@ class MediatedEffect:
 
 @dataclass(frozen=True)
 class WordEffect:
-    """Effect of one word of a prompt.
+    """Effect of one word of a prompt on the persona and on quantities inside the model.
 
     Attributes:
         word: The word as in the prompt.
         interval: Effect on the answer in log-odds; positive means more of the persona.
         p: P-value, corrected over the words by Holm's method.
-        named: Whether the word is named as a cause.
-        through: Effects on directions and latents.
+        named: Whether the effect is large and significant enough to call the word a cause.
+        through: Effects of the word on directions and latents.
     """
 
     word: str
@@ -91,19 +91,18 @@ class WordEffect:
 
 @dataclass(frozen=True)
 class PromptEffects:
-    """Effects of a whole prompt and of its words on the answer, in log-odds.
+    """Effects of a whole prompt and of its words on the log-odds of the answer that shows the persona.
 
     Attributes:
         whole: Effect of the prompt against no prompt.
-        slot: Effect of an empty slot against no prompt, which is due to the template alone; None for long
-            prompts.
+        slot: Effect of an empty message in the prompt's place against no message, which is due to the chat
+            template alone; None for long prompts.
         words: Effects of the words, in the prompt's order.
         phrases: Neighbouring words that interact.
-        estimator: "shapley" or "removal" (long prompts).
-        before: Fraction of questions with the matching answer (the answer that shows the persona) without
-            prompt.
+        estimator: How words' effects were estimated: "shapley", or "removal" for long prompts.
+        before: Fraction of questions that are answered with the persona's answer without a prompt.
         after: The same fraction with the prompt.
-        rate: Paired difference of the two fractions.
+        rate: Difference after - before, paired by question, with its interval.
     """
 
     whole: Interval
@@ -117,7 +116,7 @@ class PromptEffects:
 
     @property
     def named(self) -> tuple[int, ...]:
-        """Indices of the words that are named as causes, strongest effect first."""
+        """Indices of the words that are shown to be causes of the effect, strongest effect first."""
         found = [i for i, word in enumerate(self.words) if word.named]
         return tuple(sorted(found, key=lambda i: -abs(self.words[i].interval.estimate)))
 
@@ -126,8 +125,8 @@ class PromptEffects:
 class WordProblem(AttributionProblem):
     """An attribution problem whose positions are words instead of tokens.
 
-    A "prompt" is a tuple of word indices and is scored as the text of these words. The answer's log-odds are
-    the first target.
+    A prompt is given as a tuple of word indices and is scored as the text of these words. The answer's
+    log-odds are the first target.
 
     Attributes:
         words: The words of the whole prompt.
@@ -157,23 +156,28 @@ class WordProblem(AttributionProblem):
 
     @cached_property
     def plain(self) -> AttributionProblem:
-        """The same problem with token ids instead of word indices."""
+        """The same attribution problem with the prompt as token ids instead of word indices."""
         ids = encode_prompt(self.runner, self.contexts, self.words.only(self.prompt))
         return AttributionProblem(self.runner, ids, self.contexts, self.targets, self.seed, self.batch_tokens)
 
     def scores(self, prompts: Sequence[tuple[int, ...] | None]) -> Float[np.ndarray, "prompt context target"]:
-        """Score sets of words given by their indices.
+        """Score prompts that consist of some of the words.
 
         Args:
-            prompts: Sets of words. The empty set means an empty slot, None the bare question.
+            prompts: Indices of the words of each prompt. An empty set leaves the prompt's place empty; None
+                means the question without a prompt.
 
         Returns:
-            Scores, each in its target's unit.
+            Score of each target for each prompt and question, in the target's unit.
         """
         return self.of_ids([self._ids(chosen) for chosen in prompts])
 
     def of_ids(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
-        """Score prompts given as token ids; None means the bare question."""
+        """Score prompts that are given as token ids.
+
+        Args:
+            prompts: Token ids of each prompt; None means the question without a prompt.
+        """
         return (
             shared_prefix_scores(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
         )
@@ -198,12 +202,12 @@ class WordProblem(AttributionProblem):
 
 
 def word_effects(problem: WordProblem, least: float, orders: int = 4) -> PromptEffects:
-    """Measure the effects of the whole prompt and of all words on the problem's questions.
+    """Measure how much a prompt and each of its words change the answers to the problem's questions.
 
     Args:
-        problem: The prompt as words.
-        least: Smallest effect of a word that is named as a cause, in log-odds.
-        orders: Number of antithetic pairs of orders that Shapley values are sampled from.
+        problem: The prompt as words, with questions and targets.
+        least: Smallest effect, in log-odds, with which a word is called a cause.
+        orders: Number of random orders of the words for Shapley values; the reverse of each is used as well.
 
     Returns:
         The effects, with interactions of neighbouring words.
