@@ -30,15 +30,15 @@ TEXTS_PER_ITEM = 3
 
 @dataclass(frozen=True)
 class ActivationSampler:
-    """Settings that all activation draws of one analysis share.
+    """Settings that all draws of activations in one analysis share: model, layers, and how chats are built.
 
     Attributes:
         runner: Runner of the model.
         layers: Layers whose outputs are read.
-        slot: The place in the chat where system texts go.
-        seed: Seed of the draws.
-        orders: Orders in which options are shown: "both", so that the effect of the letter cancels, or
-            "original", as published.
+        slot: The place in the chat where system texts go, such as the system message.
+        seed: Seed of the draws of questions and texts.
+        orders: Orders in which the two options of a question are shown: "both", so that the effect of the
+            letter cancels, or "original", as published.
     """
 
     runner: Runner
@@ -50,17 +50,22 @@ class ActivationSampler:
     def labelled(
         self, split: Split, labels: Labels, n: int, texts: Sequence[str] | None = None
     ) -> LabelledActivations:
-        """Draw activations and labels of about n rows of a split.
+        """Run the model on questions of a split and return labelled activations, about n rows.
+
+        A row is one sequence of tokens that the model was run on, with a score that is positive if it shows
+        the persona.
 
         Args:
             split: Questions to draw from.
-            labels: How rows are labelled; "choice", "choice_within", "answer" or "response".
+            labels: What is scored. "choice": the model's own log-odds; "choice_within": the same, with each
+                question's mean subtracted; "answer": +1 for the question with the answer that shows the
+                persona, -1 for the other one; "response": the same for whole responses.
             n: Approximate number of rows.
-            texts: System texts for the model's own choices; None for the persona's varied texts that are not
-                held out for testing.
+            texts: System texts under which the model chooses ("choice" and "choice_within" only). None for
+                the persona's varied texts, without those that are held out for testing.
 
         Returns:
-            Activations at each layer with one score per row.
+            Activations [n, d_model] at each layer, with one score per row.
 
         Raises:
             UserError: The labels are unknown.
@@ -78,15 +83,16 @@ class ActivationSampler:
         return data if labels == "choice" else within_contexts(data)
 
     def under_each(self, split: Split, texts: Sequence[str], n_contexts: int) -> LabelledActivations:
-        """Run the same contexts without a text and under each system text, and read activations and log-odds.
+        """Run the same questions without a system text and under each system text.
 
         Args:
             split: Questions to draw the contexts from.
             texts: System texts.
-            n_contexts: Number of contexts under each text.
+            n_contexts: Number of questions, with their option orders, under each text.
 
         Returns:
-            Rows ordered by text; those without a text come first. The scores are the model's own log-odds.
+            Activations before the answer, one row per question and text, those without a text first. The
+            scores are the model's own log-odds of the answer that shows the persona.
         """
         contexts = self._contexts(split, max(1, n_contexts // self._orders(split)))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
@@ -120,7 +126,7 @@ class ActivationSampler:
 
 
 def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[str], list[str]]:
-    """Split the distinct texts at random into (fitting texts, testing texts).
+    """Split distinct system texts at random into texts to fit directions with and texts to test them on.
 
     Args:
         texts: System texts.
@@ -128,7 +134,7 @@ def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[st
         seed: Seed of the split.
 
     Returns:
-        The fitting texts and the testing texts.
+        The texts for fitting and the texts for testing.
 
     Raises:
         UserError: There are fewer than 8 distinct texts.

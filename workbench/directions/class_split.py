@@ -15,11 +15,13 @@ from workbench.errors import UserError
 def scaled(
     vector: Float[Tensor, " d_model"], x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]
 ) -> Float[Tensor, " d_model"]:
-    """Scale a vector to the distance between the two class means along it, with plus = more of the persona.
+    """Scale a direction to the distance between two classes along it, with plus = more of the persona.
+
+    The classes are the rows that show the persona and the other rows.
 
     Args:
         vector: A vector of any length and sign.
-        x: Activations.
+        x: Activations, one row per sequence.
         y: Score of each row (plus = shows the persona).
 
     Returns:

@@ -20,22 +20,26 @@ from workbench.models.hook_sites import Position
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A persona's direction in the residual stream, with its sign and the site where it is read.
+    """A persona's direction in the residual stream, with its sign, layer and hook.
 
-    A reading is the projection x . unit, in units of the residual stream; plus = more of the persona.
+    Its reading of an activation x is the projection x . unit, in units of the residual stream; plus = more of
+    the persona.
 
     Attributes:
-        vector: float32 [d_model]; its length is the distance between the means of the two classes along it.
-        site: Layer, hook and position of the readings (usually the decision token, the last before the
-            answer).
+        vector: float32 [d_model]; its length is the distance along it between the mean activations of rows
+            that show the persona and rows that do not.
+        site: Layer, hook and token position where it is read (usually the decision token, the last one before
+            the answer).
         persona: Name of the persona.
         method: Name of the method that made it.
-        auc: AUC on held-out data of the kind that it was fitted to.
-        threshold: Midpoint between the mean readings of the two choices, over the train data at `site`.
+        auc: Probability that the reading of a held-out row that shows the persona exceeds that of one that
+            does not.
+        threshold: Midpoint between the mean readings of train rows in which the model chooses the persona's
+            answer and of those in which it chooses the other one.
         source: How it was made, in words.
-        mean: Mean of the readings over the train data.
+        mean: Mean of the readings of the train rows.
         sd: Standard deviation of these readings.
-        fitted_at: Token position of the activations that it was fitted to.
+        fitted_at: Token position of the activations that the direction was fitted to.
 
     Example:
         >>> hook = "blocks.2.hook_resid_post"
@@ -119,7 +123,7 @@ class Direction:
         return self.vector / self.vector.norm()
 
     def reading(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """Return the projections of activations on the unit vector, in float32 on the device of `x`.
+        """Return the projections of activations on the direction's unit vector, in float32 on their device.
 
         Raises:
             UserError: The width of `x` is not that of the direction.
@@ -176,11 +180,11 @@ def random_directions(
     seed: int = 0,
     both_signs: bool = True,
 ) -> tuple[Direction, ...]:
-    """Draw random control directions that have the covariance of the activations.
+    """Draw random control directions that have the covariance of the model's activations.
 
-    They are as long as `direction` and at its site.
-    An isotropic random vector mostly points where the model's activations never go. The vectors g @ (x -
-    mean) with Gaussian g have the covariance of the activations instead.
+    They have the length and the site (layer and hook) of `direction`. Each is g @ (x - mean), where x are the
+    activations and g is Gaussian. An isotropic random vector instead mostly points where activations never
+    go.
 
     Args:
         direction: The direction that they are controls of.

@@ -22,15 +22,17 @@ Labels = Literal["choice", "choice_within", "answer", "response"]
 
 @dataclass(frozen=True)
 class DirectionMethod:
-    """A method that fits a direction to labelled activations.
+    """A method that fits a persona's direction to labelled activations.
 
     Attributes:
         name: Name in settings and tables.
-        labels: Kind of labels that it needs: "choice", "choice_within", "answer" or "response".
-        fit: Function that fits the vector.
+        labels: What the rows must be labelled by. "choice": the model's own log-odds; "choice_within": the
+            same, with each question's mean subtracted; "answer": +1 and -1 for the two answers to a question;
+            "response": +1 and -1 for whole responses.
+        fit: Function from activations and scores to the vector.
         says: One line, without a full stop, that says what is done.
-        replicates: Number of bootstrap replicates for the interval of its angle; 0 for a method that is too
-            slow.
+        replicates: Number of bootstrap replicates for the interval of the direction's angle; 0 if fitting is
+            too slow.
         default_place: Position among the methods of a scan that names none; None for a method that must be
             named.
     """

@@ -32,16 +32,17 @@ from workbench.personas import Persona
 
 @dataclass(frozen=True, repr=False)
 class DirectionPermutationTest:
-    """Result of the test whether data support a direction.
+    """Result of a permutation test of whether a direction separates a persona's two kinds of answers.
 
     Attributes:
         layer: Layer whose output was read.
-        auc: AUC on held-out groups.
-        p: p-value of the permutation test.
-        null: AUCs under permuted labels.
-        n_train: Number of train items.
-        n_held_out: Number of held-out items.
-        length: Spearman correlation of the held-out readings with the number of tokens of the answer; nan if
+        auc: AUC with which the direction, fitted to train questions, separates the answers to held-out
+            questions.
+        p: Two-sided p-value: the fraction of permutations whose AUC is at least as far from 0.5.
+        null: AUCs after the labels of the two answers were exchanged at random.
+        n_train: Number of train questions.
+        n_held_out: Number of held-out questions.
+        length: Spearman correlation of the held-out answers' projections with their numbers of tokens; nan if
             all answers are equally long.
     """
 
@@ -55,7 +56,7 @@ class DirectionPermutationTest:
 
     @property
     def verdict(self) -> str:
-        """Whether the data support a direction, in one sentence with AUC and p-value."""
+        """Whether there is evidence of a direction for the persona, in one sentence with AUC and p-value."""
         low, high = np.percentile(self.null, [2.5, 97.5])
         p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
         tail = f"(permuted labels: {low:.2f} to {high:.2f}, p {p}, {self.n_held_out} held-out items)"
@@ -67,10 +68,10 @@ class DirectionPermutationTest:
         return self.verdict
 
     def added_to(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Append rows for AUC, p-value and length correlation to the table of `check_persona`.
+        """Append the AUC, its p-value and the correlation with answer length to the table of `check_persona`.
 
         Args:
-            table: The table of a persona's check.
+            table: The table of a persona's check, one row per figure.
 
         Returns:
             A new table.
@@ -104,18 +105,21 @@ def direction_permutation_test(
     permutations: int = 999,
     seed: int = 0,
 ) -> DirectionPermutationTest:
-    """Test whether the data support a direction: compare the held-out AUC with AUCs under permuted labels.
+    """Test whether a direction in the residual stream separates the persona's answers from the other ones.
+
+    A direction is fitted to the answers of the train split. Its AUC on the test split is compared with AUCs
+    after the two answers of each question were exchanged at random.
 
     Args:
         model: A loaded model or its runner.
         persona: The persona whose data are tested.
         layer: Layer whose output is read; None for the middle layer.
-        n: Largest number of items drawn from the train split, and from the test split.
+        n: Largest number of questions from the train split, and from the test split.
         permutations: Number of permutations of the labels.
         seed: Seed of splits, draws and permutations.
 
     Returns:
-        The AUC, its p-value, and the correlation of the readings with answer length.
+        The AUC, its p-value, and the correlation of the projections with answer length.
 
     Raises:
         UserError: There are fewer than 4 groups, or the layer does not exist.
@@ -152,14 +156,16 @@ def permuted(
     permutations: int,
     seed: int,
 ) -> Float[np.ndarray, " permutation"]:
-    """Return held-out AUCs after exchanging items' answers at random, in train and held-out data alike.
+    """Return held-out AUCs of directions after the labels of answers were exchanged at random.
+
+    The answers of one item are exchanged together, in train and in held-out data.
 
     Args:
-        train: Activations of pairs (matching, not matching answer).
-        train_items: Item of each train pair.
-        test: Activations of held-out pairs.
-        test_items: Item of each held-out pair.
-        permutations: Number of AUCs.
+        train: Activations of pairs: the answer that shows the persona, then the other one.
+        train_items: Item (question) that each train pair belongs to.
+        test: Activations of held-out pairs, in the same form.
+        test_items: Item that each held-out pair belongs to.
+        permutations: Number of random exchanges.
         seed: Seed of the exchanges.
 
     Returns:

@@ -22,7 +22,8 @@ from workbench.statistics import spearman
 def auc(readings: Float[Tensor, " n"], shown: Bool[Tensor, " n"]) -> float:
     """Return the probability that a row that shows the persona has a higher reading than one that does not.
 
-    Ties count one half. The result is nan if all rows are of one class.
+    A row is one sequence, and its reading the projection on a direction. Ties count one half. The result is
+    nan if all rows are of one class.
     """
     n_shown, n_other = int(shown.sum()), int((~shown).sum())
     if n_shown == 0 or n_other == 0:
@@ -101,12 +102,13 @@ def rank_correlation(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """Return the Spearman correlation between prompts' changes of reading and of log-odds.
+    """Return the Spearman correlation over prompts between a direction's readings and effects on the answer.
 
-    A percentile bootstrap over the prompts gives its interval.
+    The reading of a prompt is the change that it causes in the projection on the direction. The interval is a
+    percentile bootstrap over the prompts.
 
     Args:
-        readings: Change of the direction's reading under each prompt.
+        readings: Change of the projection under each prompt.
         effects: Change of the answer's log-odds under each prompt.
         replicates: Number of bootstrap draws of prompts.
         seed: Seed of the draws.
@@ -133,10 +135,10 @@ def rank_correlation(
 def letter_direction(
     x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " n"]
 ) -> Float[Tensor, " d_model"]:
-    """Return the direction of the letter, a confound of directions fitted to letter answers.
+    """Return the direction of the letter A, a confound of directions that are fitted to answers by letter.
 
-    It is the mean activation of the rows whose answer is the option shown first (A) minus that of the other
-    rows; zeros if all rows are of one kind.
+    It is the mean activation of rows whose answer is the option shown first (A) minus that of the other rows;
+    zeros if all rows are of one kind.
     """
     if not bool(first_shown.any()) or bool(first_shown.all()):
         return torch.zeros(x.shape[1])

@@ -31,17 +31,18 @@ from workbench.personas import Split
 
 @dataclass(frozen=True)
 class LabelledActivations:
-    """Activations with scores, one row per sequence.
+    """Activations of a model with labels, one row for each sequence of tokens that it was run on.
 
     Attributes:
         states: Activations [n, d_model] by layer.
-        scores: Log-odds, or +1 and -1; plus = shows the persona.
-        groups: Question group of each row.
-        context_ids: Item of each row, with its option order where options are shown.
+        scores: One number per row, positive if the row shows the persona: the model's log-odds, or +1 and -1.
+        groups: Group of related questions that each row belongs to.
+        context_ids: Question of each row, with the order of its options if they are shown.
         lengths: Number of tokens of the sequence, or of the answer or response that was read.
         first_shown: Whether the row's answer is the option shown first.
-        position: Token position that was read.
-        texts: What was read, as text for people: prompt and question, or question and answer.
+        position: Token position whose activations are stored, such as "decision" (the last token before the
+            answer).
+        texts: Text of each row: prompt and question, or question and answer.
     """
 
     states: dict[int, Float[Tensor, "n d_model"]]
@@ -58,7 +59,9 @@ class LabelledActivations:
 
 
 def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> LabelledActivations:
-    """Read activations at the end of each context's matching answer (score +1) and not matching answer (-1).
+    """Read activations at the end of both answers to each question.
+
+    The score is +1 for the matching answer (the one that shows the persona) and -1 for the other one.
 
     Args:
         runner: Runner of the model.
@@ -66,7 +69,7 @@ def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> L
         layers: Layers whose outputs are read.
 
     Returns:
-        Two rows per context, read at the answer's last token.
+        Two rows per question, read at the answer's last token.
     """
     rows = [(c, side) for c in contexts for side in (0, 1)]
     sequences = [(*c.bare_ids, *c.answers[side]) for c, side in rows]
@@ -92,18 +95,19 @@ def own_choices(
     prompts: Sequence[tuple[int, ...] | None],
     layers: Sequence[int],
 ) -> LabelledActivations:
-    """Read activations of contexts before the answer, scored by the model's own log-odds.
+    """Read activations of each question just before the answer, with the model's own choice as the score.
 
-    They are read at the decision token, the last token before the answer.
+    They are read at the decision token, the last one before the answer. The score is the log-odds of the
+    answer that shows the persona.
 
     Args:
         runner: Runner of the model.
         contexts: Questions, one per row.
-        prompts: Token ids of the prompt in each context's slot; None for no prompt.
+        prompts: Token ids of the prompt in the chat of each question; None for no prompt.
         layers: Layers whose outputs are read.
 
     Returns:
-        One row per context.
+        One row per question.
     """
     sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
     sites = [Site(layer) for layer in layers]
@@ -126,15 +130,17 @@ def own_choices(
 
 
 def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledActivations:
-    """Read activations over each question's matching response (score +1) and not matching response (-1).
+    """Read activations over both responses (whole answers) to each question.
+
+    The score is +1 for the response that shows the persona and -1 for the other one.
 
     Args:
         runner: Runner of the model.
-        split: Questions with their responses (or answers, if an item has no responses).
+        split: Questions with their responses. If a question has none, its answers are used.
         layers: Layers whose outputs are read.
 
     Returns:
-        Two rows per item, each the mean over the response's tokens.
+        Two rows per question, each the mean over the response's tokens.
     """
     sequences, spans, items = [], [], []
     for item in split:
@@ -168,12 +174,12 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledAc
 
 
 def within_contexts(data: LabelledActivations) -> LabelledActivations:
-    """Subtract from each row the mean state and the mean score of its context.
+    """Subtract from each row the mean activation and the mean score of all rows of the same question.
 
-    What is left are the effects of the system texts under which the context was run.
+    What is left are the effects of the system texts under which the question was presented.
 
     Args:
-        data: Rows of which several have the same context.
+        data: Labelled activations, with several rows of each question.
 
     Returns:
         The centred rows.

@@ -20,7 +20,9 @@ from workbench.models.hook_sites import Position
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledCache:
-    """Activations that the user already has, with labels; one row per sequence, in the order of the caches.
+    """Activations that you already have, with labels, to fit directions to without running the model.
+
+    There is one row per sequence, in the order of the caches.
 
     Attributes:
         caches: One `ActivationCache`, or a list of them. Any mapping from hook names to activations [batch,
@@ -32,7 +34,7 @@ class LabelledCache:
             separate group.
         contexts: What each row is about, such as its question, so that rows can be compared within contexts;
             None if they cannot.
-        position: What the token is, for the record of the direction.
+        position: Name of the position of this token, recorded in the direction.
         persona: Name of what is labelled.
 
     Example:
@@ -69,12 +71,12 @@ class LabelledCache:
         return found
 
     def activations(self, layers: Sequence[int], labels: Labels = "choice") -> LabelledActivations:
-        """Return the rows as labelled activations, as all direction methods use them.
+        """Return the cached rows as labelled activations, the form in which direction methods use them.
 
         Args:
             layers: Layers whose block outputs are read.
-            labels: With "choice_within" the mean of each of `contexts` is subtracted; with all others the
-                rows are used unchanged.
+            labels: With "choice_within" the mean over the rows with the same entry in `contexts` is
+                subtracted; with all others the rows are used unchanged.
 
         Returns:
             One row per sequence.

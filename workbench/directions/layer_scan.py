@@ -59,16 +59,16 @@ HELD_OUT_ROWS = 256
 
 @dataclass(frozen=True, repr=False)
 class LayerScan:
-    """Result of a scan over layers and methods.
+    """Result of a search over layers and fitting methods for a persona's direction.
 
     Attributes:
         table: One row per layer and method, best first.
-        directions: Directions by (layer, method).
-        effects: One row per testing text: the text, its effect (mean change of log-odds) and its reading
-            (change along the best direction).
-        activations: Train activations [n, d_model] at the decision token of the best layer, from which
-            controls with their covariance can be drawn.
-        gates: Requirements that a site had to meet.
+        directions: The fitted direction for each (layer, method).
+        effects: One row per system text held out for testing: the text, its effect (mean change of the
+            answer's log-odds) and its reading (change of the projection on the best direction).
+        activations: Train activations [n, d_model] at the decision token (the last one before the answer) of
+            the best layer, for drawing control directions.
+        gates: Requirements that a layer and method had to meet.
     """
 
     table: pd.DataFrame
@@ -79,7 +79,7 @@ class LayerScan:
 
     @property
     def shown(self) -> bool | None:
-        """Whether a direction is shown, that is, whether a layer and method meet all requirements of `gates`.
+        """Whether any layer and method meets all requirements in `gates` for reporting a direction.
 
         It is None if there are too few testing texts or question groups to test this.
         """
@@ -87,7 +87,7 @@ class LayerScan:
 
     @property
     def verdict(self) -> str:
-        """Whether a direction is shown, in one sentence, with the reason if none is."""
+        """Whether the data support a direction of the persona, in one sentence, with the reason if not."""
         first, spread = self.table.iloc[0], float(self.effects["effect"].to_numpy().std(ddof=1))
         if self.shown is None:
             return f"not tested whether there is a direction: at least {LEAST} testing texts and {LEAST} question groups are needed"
@@ -99,9 +99,10 @@ class LayerScan:
 
     @property
     def best(self) -> Direction:
-        """The direction whose projection best predicts the effects of prompts, of those that pass the gates.
+        """The direction whose projection best predicts how system texts change the answer.
 
-        If none passes (`shown` is not True), it is the best of all directions.
+        Only directions that meet all requirements of `gates` are considered, or all if none does (`shown` is
+        not True).
         """
         return self[int(self.table["layer"].iloc[0]), str(self.table["method"].iloc[0])]
 
@@ -159,11 +160,12 @@ class LayerScan:
 
 @dataclass(frozen=True)
 class LayerScanOptions:
-    """Further options of a scan over layers.
+    """Further options of `find_directions`, which searches layers and methods for a persona's direction.
 
     Attributes:
-        orders: Orders in which options are shown; with "original" the effect of the letter does not cancel.
-        gates: Requirements that a layer and method must meet to be chosen.
+        orders: Orders in which the two options of a question are shown: "both", or "original" as published,
+            in which the effect of the letter does not cancel.
+        gates: Requirements that a layer and method must meet, such as a smallest held-out AUC.
 
     Example:
         >>> wb.LayerScanOptions(orders="original").orders
@@ -190,8 +192,8 @@ def find_directions(
     """Find the direction, over layers and methods, that best predicts how prompts change the answer.
 
     The prediction is measured on system texts held out for testing (testing texts): the rank correlation
-    between the change of the projection on the direction and the change of the answer's log-odds. The text of
-    the module `layer_scan` has the steps.
+    between the change of the projection on the direction and the change of the answer's log-odds. The
+    docstring of the module `layer_scan` lists the steps.
 
     Args:
         model: A loaded model or its runner.
@@ -201,12 +203,13 @@ def find_directions(
             testing texts: `predicts` is nan then, and the best direction has the highest AUC on them.
         layers: Layers to scan; None for all.
         methods: Direction methods, by name or as values; None for the default ones.
-        n: Number of train rows for each kind of labels.
+        n: Number of train sequences for each kind of labels (the model's own choices, or given answers).
         n_texts: Number of testing texts.
-        n_contexts: Number of search contexts under each testing text.
+        n_contexts: Number of search questions, with their option orders, under each testing text.
         slot: The place in the chat where the texts go.
         seed: Seed of the draws.
-        options: Orders of the options, and the requirements on a layer and method; None for the defaults.
+        options: Orders in which a question's options are shown, and the requirements on a layer and method;
+            None for the defaults.
 
     Returns:
         The table of layers and methods, best first, and the directions (plus = more of the persona). Use
@@ -240,13 +243,15 @@ def find_directions(
 
 @dataclass(frozen=True)
 class ScanData:
-    """Activations and log-odds from which a scan over layers and methods is computed without a model.
+    """Activations and log-odds from which directions can be fitted and compared without a model.
 
     Attributes:
         persona: Name of the persona.
-        trained: Train data by kind of labels.
-        choices: Search contexts without a text and then under each testing text.
-        held_out: Search data of each kind of labels.
+        trained: Train activations for each kind of labels, such as "choice" (the model's own choices) or
+            "answer".
+        choices: Search questions without a system text and then under each testing text, scored by the
+            model's own log-odds.
+        held_out: Search activations for each kind of labels, on which AUCs are measured.
         texts: System texts held out for testing; empty if the search data are cached.
     """
 
@@ -266,19 +271,19 @@ def draw_scan_data(
     n_texts: int,
     n_contexts: int,
 ) -> ScanData:
-    """Run the model to get all activations and log-odds that a scan over layers and methods needs.
+    """Run the model to get all activations and log-odds from which directions are fitted and compared.
 
     Args:
-        draw: Sampler with model, layers, slot and seed.
-        train: A split or cached activations to fit to.
-        search: A split or cached activations to choose by.
-        kinds: Kinds of labels that the methods need.
-        n: Number of train rows for each kind of labels.
+        draw: Sampler with the model, its layers, the place of system texts in the chat, and the seed.
+        train: A split, or cached activations, to which directions are fitted.
+        search: A split, or cached activations, by which layer and method are chosen.
+        kinds: Kinds of labels that the methods need, such as "choice" or "answer".
+        n: Number of train sequences for each kind of labels.
         n_texts: Number of system texts held out for testing.
-        n_contexts: Number of search contexts under each of these texts.
+        n_contexts: Number of search questions under each of these texts.
 
     Returns:
-        The data of the scan.
+        The activations and log-odds.
     """
     fitting, testing = _texts(train, search, n_texts, draw.seed)
     persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
@@ -302,16 +307,16 @@ def draw_scan_data(
 def scan_sites(
     data: ScanData, methods: Sequence[DirectionMethod], gates: SiteGates = GATES, seed: int = 0
 ) -> LayerScan:
-    """Compute the scan over layers and methods from drawn data, without a model.
+    """Fit and compare directions at every layer and with every method, without running the model.
 
     Args:
-        data: Activations and log-odds.
+        data: Activations and log-odds of train and search questions.
         methods: Direction methods to fit.
-        gates: Requirements on a layer and method.
-        seed: Seed of bootstraps and permutations.
+        gates: Requirements that a layer and method must meet.
+        seed: Seed of the bootstraps and permutations.
 
     Returns:
-        The scan.
+        The directions with their table, best first.
     """
     tested = _Tested(data.choices, data.held_out, len(data.choices) // (len(data.texts) + 1))
     layers = sorted(data.choices.states)

@@ -38,21 +38,24 @@ def refit_direction(
     persona: str = "persona",
     share: float = 0.25,
 ) -> Direction:
-    """Fit the direction between prompts that raise the persona's answers and prompts that lower them.
+    """Fit a persona's direction to prompts: those that raise its answers minus those that lower them.
+
+    The vector is the difference of the mean residual streams under the two kinds of prompts.
 
     Args:
         model: A loaded model or its runner.
-        contexts: Questions of search or train, never of test.
-        prompts: Prompts that a search scored, as texts or token ids, the best and the worst among them.
-        site: Where the residual stream is read, at the decision token.
+        contexts: Questions of the search or train split, never of test.
+        prompts: Prompts that a search scored, as texts or token ids, with the best and the worst among them.
+        site: Layer and hook where the residual stream is read, at the decision token (the last one before the
+            answer).
         persona: Name of the persona.
-        share: Fraction of the prompts that counts as raising, and as lowering, the answers: above 0, at most
-            0.5.
+        share: Fraction of the prompts, above 0 and at most 0.5, that counts as raising the persona's answers,
+            and as lowering them.
 
     Returns:
-        The direction. For its `auc` the prompts are halved (every second by effect), and each half's
-        direction separates the raising from the lowering prompts of the other half; it is the mean of both
-        AUCs.
+        The direction. For its `auc` the prompts, sorted by effect, are divided alternately into two halves.
+        The direction of each half separates raising from lowering prompts of the other half, and the two AUCs
+        are averaged.
 
     Raises:
         UserError: There are fewer than eight prompts, `share` is out of range, or all prompts have the same

@@ -36,7 +36,7 @@ def semi_supervised(
     rounds: int = 3,
     trust: float = 0.25,
 ) -> Float[Tensor, " d_model"]:
-    """Fit a direction to labelled and unlabelled activations of the same site and position.
+    """Fit a direction to labelled and unlabelled activations of the same layer, hook and token position.
 
     Args:
         x: Labelled activations.
@@ -47,8 +47,8 @@ def semi_supervised(
         trust: Weight of a guessed label relative to a true one.
 
     Returns:
-        The direction; plus = more of the persona, its length is the distance between the class means along
-        it.
+        The direction; plus = more of the persona. Its length is the distance along it between the mean
+        activations of the two classes.
 
     Raises:
         UserError: Widths differ, all labels are the same, or an option is out of range.

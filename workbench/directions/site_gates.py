@@ -33,14 +33,16 @@ LEAST = 5
 
 @dataclass(frozen=True)
 class SiteGates:
-    """Thresholds that a layer and method must pass before a direction counts as shown.
+    """Requirements that a fitted direction must meet before it is reported as a persona's.
+
+    The direction is tested on system texts that were not used for fitting.
 
     Attributes:
-        spread: Smallest standard deviation of the texts' effects, log-odds.
-        auc: Smallest held-out AUC.
-        split_cosine: Smallest cosine between the directions of the two halves of the data.
-        alpha: Level of each of the two tests.
-        draws: Number of draws from each null distribution.
+        spread: Smallest standard deviation over the system texts of their effects on the answer, log-odds.
+        auc: Smallest AUC on held-out questions.
+        split_cosine: Smallest cosine between directions fitted to two halves of the data.
+        alpha: Level of each of the two significance tests.
+        draws: Number of random draws from each null distribution.
     """
 
     spread: float = 0.05
@@ -56,18 +58,20 @@ class SiteGates:
         effects: Float[np.ndarray, "text group"],
         seed: int = 0,
     ) -> pd.DataFrame:
-        """Test which layers and methods pass, and add p-values and the result to their table.
+        """Test which layers and methods meet the requirements, and add p-values to their table.
 
-        Both p-values are nan if there are too few texts or groups to test.
+        Both p-values are nan if there are too few system texts or question groups to test.
 
         Args:
-            table: One row per layer and method, with the columns auc and split_cosine.
-            readings: Mean change of the projection on each direction under each testing text.
-            effects: Mean change of the log-odds under each text, by question group.
-            seed: Seed of the null draws.
+            table: One row per layer and fitting method; the columns auc and split_cosine are used.
+            readings: Change of the mean projection on each direction under each system text, against no text.
+            effects: Change of the answer's log-odds under each system text, averaged over each question
+                group.
+            seed: Seed of the random draws.
 
         Returns:
-            The table in the same order, with the columns p_association, p_labels and passes added.
+            The table in the same order with three more columns: the p-values p_association and p_labels, and
+            whether the row passes.
         """
         if min(effects.shape) < LEAST:
             return table.assign(p_association=np.nan, p_labels=np.nan, passes=False)
@@ -82,11 +86,11 @@ class SiteGates:
         return table.assign(p_association=association, p_labels=labels, passes=good.to_numpy() & clear)
 
     def why_not(self, table: pd.DataFrame, spread: float) -> str:
-        """Explain why no direction is shown: the first requirement that no layer and method meets, in words.
+        """Explain why no direction may be reported: the first requirement that no direction meets.
 
         Args:
-            table: The table of `judge`.
-            spread: Standard deviation of the testing texts' effects, log-odds.
+            table: The table that `judge` returned, one row per layer and method.
+            spread: Standard deviation over system texts of their effects on the answer, log-odds.
 
         Returns:
             The reason.
@@ -122,14 +126,14 @@ GATES = SiteGates()
 def association_p(
     readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, " text"], draws: int, seed: int
 ) -> Float[np.ndarray, " site"]:
-    """Return one-sided p-values of the rank correlations between directions' readings and the texts' effects.
+    """Test by permutation whether system texts that change a direction's reading also change the answer.
 
-    They are corrected for the number of directions: each correlation is compared with the highest one of all
-    directions under permuted effects.
+    The p-values are one-sided, from rank correlations. They are corrected for the number of directions: each
+    correlation is compared with the highest one of all directions when the effects are permuted.
 
     Args:
-        readings: Mean change of the projection on each direction under each text.
-        effects: Mean change of the answer's log-odds under each text.
+        readings: Change of the mean projection on each direction under each system text.
+        effects: Mean change of the answer's log-odds under each system text.
         draws: Number of permutations.
         seed: Seed of the permutations.
 
@@ -146,14 +150,15 @@ def association_p(
 def labels_p(
     readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, "text group"], draws: int, seed: int
 ) -> Float[np.ndarray, " site"]:
-    """Return one-sided p-values of the covariances between directions' readings and the texts' effects.
+    """Test whether readings and effects of system texts agree beyond chance in the labels of the questions.
 
-    They are corrected for the number of directions: each value is compared with the highest one of all
-    directions when the signs of the question groups are drawn at random.
+    The p-values are one-sided, from covariances. They are corrected for the number of directions: each value
+    is compared with the highest one of all directions when the signs of the question groups are drawn at
+    random, as if their two answers had been exchanged.
 
     Args:
-        readings: Mean change of the projection on each direction under each text.
-        effects: Mean change of the answer's log-odds under each text, by question group.
+        readings: Change of the mean projection on each direction under each system text.
+        effects: Change of the answer's log-odds under each system text, averaged over each question group.
         draws: Number of random signs.
         seed: Seed of the signs.
 

@@ -120,10 +120,10 @@ class ControlVector:
 
 
 def write_gguf(directions: Sequence[Direction], path: str | Path, model_hint: str = "") -> Path:
-    """Write a control vector as repeng and llama.cpp read it.
+    """Write a control vector in the GGUF format of repeng and llama.cpp.
 
-    The length of the vectors is kept: a strength of 1 adds the distance between the two classes. llama.cpp
-    refuses a file with layer 0.
+    The length of the vectors is kept: in llama.cpp a strength of 1 adds the distance between the two classes.
+    llama.cpp refuses a file with layer 0.
 
     Args:
         directions: At most one direction per layer, each of the hook `resid_post`.

@@ -16,19 +16,19 @@ from workbench.errors import UserError
 
 
 def principal_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
-    """Return the first right singular vector of the differences of pairs, with plus = matching.
+    """Return the first right singular vector of the differences of pairs, with plus = more of the persona.
 
-    The i-th row with y > 0 and the i-th row with y <= 0 are a pair.
+    The i-th row with y > 0 and the i-th row with y <= 0 are a pair, such as two answers to one question.
 
     Args:
-        x: Activations.
-        y: Score of each row, +1 (matching answer) or -1.
+        x: Activations, one row per answer.
+        y: Score of each row, +1 (the answer that shows the persona) or -1.
 
     Returns:
-        The direction, scaled to the distance between the class means along it.
+        The direction, scaled to the distance along it between the mean activations of the two kinds of rows.
 
     Raises:
-        UserError: The numbers of matching and not matching rows differ, or there is no row.
+        UserError: The numbers of rows with +1 and -1 differ, or there is no row.
     """
     matching, other = x[y > 0], x[y <= 0]
     if len(matching) != len(other) or len(matching) == 0:
