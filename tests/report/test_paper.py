@@ -104,16 +104,18 @@ def test_widths(width, points):
 
 
 WRONG = (
-    {"width": "3"},
-    {"width": "2in"},
-    {"formats": "pdf,gif"},
-    {"formats": ""},
-    {"style": "poster"},
-    {"run": "nowhere"},
+    ({"width": "3"}, "width"),
+    ({"width": "2in"}, "inches"),
+    ({"formats": "pdf,gif"}, "gif"),
+    ({"formats": ""}, "format"),
+    ({"style": "poster"}, "poster"),
+    ({"run": "nowhere"}, "no directory at nowhere"),
+    ({}, "holds no file of a run"),
 )
 
 
-@pytest.mark.parametrize("changes", WRONG)
-def test_a_wrong_option_is_the_users_mistake(tmp_path, changes):
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(("changes", "said"), WRONG)
+def test_a_wrong_option_is_the_users_mistake_and_writes_nothing(tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
         export_paper(**({"run": tmp_path, "out": tmp_path / "out"} | changes))
+    assert not (tmp_path / "out").exists()

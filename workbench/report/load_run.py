@@ -21,6 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.comparison import ClaimResults, judge_claims
+from workbench.errors import UserError
 from workbench.html_text import shorten, visible
 from workbench.report import ledger_grid as ledger
 from workbench.report.attribution_section import cut_cards, drawable, with_labels
@@ -116,6 +117,22 @@ class RunContents:
             if self.comparison is None
             else judge_claims(self.comparison, self.evaluation, self.off_target)
         )
+
+
+def readable_run(directory: Path) -> RunContents:
+    """Read a run directory that has at least one file to show.
+
+    Args:
+        directory: The run directory.
+
+    Raises:
+        UserError: No file of a run is there, or none of them can be read.
+    """
+    contents = load_run(directory)
+    parts = ("comparison", "frontier", "ledger", "direction", "latents", "manifest")
+    if all(getattr(contents, name) is None for name in parts):
+        raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
+    return contents
 
 
 def load_run(directory: Path) -> RunContents:

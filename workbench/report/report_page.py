@@ -30,7 +30,7 @@ from workbench.html_text import escape, minus, number, shorten, spoken
 from workbench.objective_words import objective_words
 from workbench.report import verdict as story
 from workbench.report.attribution_section import FILTERS
-from workbench.report.load_run import RunContents, clean, load_run
+from workbench.report.load_run import RunContents, clean, load_run, readable_run
 from workbench.report.page_assets import SHARED_MODULES, bundle, styles
 from workbench.report.question_list import example_question, question_list
 from workbench.runs import write_text
@@ -73,12 +73,7 @@ def write_report(
     if not directory.is_dir():
         raise UserError(f"expected a run directory, found no directory at {directory}")
     _check_schema(directory)
-    contents = load_run(directory)
-    if all(
-        getattr(contents, name) is None
-        for name in ("comparison", "frontier", "ledger", "direction", "latents", "manifest")
-    ):
-        raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
+    contents = readable_run(directory)
     target = Path(path) if path is not None else directory / "report.html"
     _write(target, render(contents))
     return target

@@ -13,7 +13,7 @@ from workbench.conditions import condition_label
 from workbench.errors import UserError
 from workbench.html_text import shorten
 from workbench.report import figures
-from workbench.report.load_run import RunContents, load_run
+from workbench.report.load_run import RunContents, readable_run
 from workbench.report.paper.methods_text import captions, methods
 from workbench.report.paper.print_style import formats_of, points_of, printed, save_printed
 from workbench.report.paper.references import bibliography
@@ -68,7 +68,7 @@ def export_paper(
     if not directory.is_dir():
         raise UserError(f"expected a run directory, found no directory at {directory}")
     folder = Path(out) if out is not None else directory / "figures"
-    contents = load_run(directory)
+    contents = readable_run(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
