@@ -43,55 +43,59 @@ _FINALISTS = 12
 
 @SEARCH_METHODS.register("sentences")
 class SentenceSearch(SentenceSettings):
-    """Search over whole sentences that the model writes (docs/sentences.md).
+    """Search over whole sentences that the model writes, edits and fills into templates (docs/sentences.md).
 
-    The options are those of `SearchMethod` and the following. The bank is a list of single words that are
-    tried in sentence templates; the probe predicts scores from residuals at half the model's depth, without
-    any question.
+    Two devices save model calls. The *bank* is a list of single words, each tried in a sentence template with
+    one gap ("Be {adjective}."). The *probe* is a linear model that predicts a sentence's score from its
+    residuals at half the model's depth, without any question. The options are those of `SearchMethod` and the
+    following.
 
     Attributes:
         length: Largest number of tokens of a prompt.
-        population: Number of elites that are edited.
+        population: Number of best sentences (elites) that each step edits.
         children: Sentences scored per step.
-        max_cross_entropy: Limit of a prompt's mean cross-entropy, nats per token.
-        margin: Distance in nats that sentences keep below that limit, because a search exploits the measure
+        max_cross_entropy: Largest mean cross-entropy of a prompt, nats per token.
+        margin: Distance in nats that the search keeps below that limit, because a search exploits the measure
             that it sees.
-        max_small_word: Limit for a single function word or punctuation mark, nats: above it a sentence is
-            broken or was cut off.
-        max_word: Limit for any word, nats, summed over its tokens: above it a word does not fit its place. If
-            no sentence of the start keeps all limits, they are raised to what the quarter with the lowest
-            cross-entropy keeps.
-        max_ending: Limit for a mark that ends a sentence, nats: an unlikely mark means that words are missing
-            ("You are a precautionary.").
-        max_evil: Limit of the log-odds, nats, that a sentence says how an evil assistant should behave and
-            not how a good one should (2.3: ten to one; "You are an honest villain." works strongly against
-            sycophancy); used only if the objective suppresses, None for no limit.
-        languages: Names of data in `sentence_frames.yaml`.
-        openings: Your own openings, in place of the file's.
-        sampled_openings: Number of further openings, which the model itself begins with.
+        max_small_word: Largest -log p of a single function word or punctuation mark, nats: above it a
+            sentence is broken or was cut off.
+        max_word: Largest -log p of any word, nats, summed over its tokens: above it a word does not fit its
+            place. If no sentence of the start keeps all limits, they are raised to what the quarter of
+            sentences with the lowest cross-entropy keeps.
+        max_ending: Largest -log p of a mark that ends a sentence, nats: an unlikely mark means that words are
+            missing ("You are a precautionary.").
+        max_evil: Largest log-odds, nats, that a sentence describes an evil assistant and not a good one (2.3:
+            ten to one). It prevents prompts such as "You are an honest villain.", which works strongly
+            against sycophancy. Used only if the objective suppresses the persona; None for no limit.
+        languages: Languages (en, de, ...) of `sentence_frames.yaml`, which has their openings, templates and
+            function words.
+        openings: Your own beginnings of sentences, in place of the file's.
+        sampled_openings: Number of further beginnings, which the model writes.
         sentences: Largest number of sentences in one prompt.
-        first: Number of sentences written for the start.
-        first_scored: How many of them are scored; then the `children` sentences of the others that the probe
-            predicts to be best are scored.
-        slot_words: Number of templates with one word that are scored at the start.
-        explored: Number of templates with a word of the bank that are scored in every later step.
-        slot_reads: Number of words with which the bank begins.
-        near_reads: Number of words, similar to the best ones, that are added to the bank in each step.
+        first: Number of sentences that the model writes at the start.
+        first_scored: How many of these are scored. Of the others, the `children` sentences are scored that
+            the probe predicts to be best.
+        slot_words: Number of templates filled with one word that are scored at the start.
+        explored: Number of templates filled with a word of the bank that are scored in every later step.
+        slot_reads: Number of words in the bank at the start.
+        near_reads: Number of words, similar to the bank's best ones, that each step adds to the bank.
         written: Candidates per step before screening: sentences that the model writes.
-        write_every: Steps between two rounds of writing.
-        edited: Candidates per step: edits of elites.
-        swapped: Candidates per step: all words that fit in one place of one elite.
-        filled: Candidates per step: templates filled with words.
-        joined: Candidates per step: pairs of good prompts.
-        step_contexts: Number of contexts on which a step scores sentences.
-        gradient: Use the objective's gradient as a predictor of word effects.
-        steering: Steer half of the start's sentences along the objective.
-        probe: Predict scores from residuals at half the model's depth.
-        joins: Join pairs of good prompts.
-        bias: Nats added to the logits of a word whose effect is one standard deviation better; the values
-            take turns.
-        explore: Weight of the posterior's spread in draws of effects and scores.
-        top_k: Number of likeliest tokens from which the model's own text is drawn.
+        write_every: The model writes sentences in one of so many steps.
+        edited: Candidates per step before screening: edits of the best sentences.
+        swapped: Candidates per step before screening: one of the best sentences with other words in one
+            place.
+        filled: Candidates per step before screening: templates filled with words.
+        joined: Candidates per step before screening: two good prompts joined to one.
+        step_contexts: Number of questions on which a step scores sentences.
+        gradient: Whether the objective's gradient is used to predict effects of words.
+        steering: Whether half of the sentences at the start are written with the residual stream steered
+            along the objective's direction.
+        probe: Whether scores are predicted from residuals at half the model's depth.
+        joins: Whether pairs of good prompts are joined.
+        bias: Nats added to the logits of a word whose learned effect is one standard deviation above the
+            mean; the values take turns.
+        explore: Factor of the standard deviation when effects and scores are drawn (Thompson sampling).
+        top_k: Number of likeliest tokens from which the model's text is sampled.
 
     Example:
         >>> method = wb.SentenceSearch(length=16, max_cross_entropy=5.0)
@@ -114,7 +118,13 @@ class SentenceSearch(SentenceSettings):
     # ---- start ------------------------------------------------------------------------------------------------------
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """Let the model write sentences after general openings; they are scored in the first step."""
+        """Return sentences that the model writes after beginnings such as "You are".
+
+        They are scored in step 0.
+
+        Args:
+            bench: The search's tools, such as its scorer and random generator.
+        """
         tools = SentenceTools.of(bench, self)
         openings = tools.openings(self.sampled_openings)
         pushes = tools.proposals.pushes(openings[0], self.first // 2) if self.steering else []
@@ -135,8 +145,9 @@ class SentenceSearch(SentenceSettings):
     ) -> tuple[ScoredPrompts, Ids, int]:
         """Run one step of the search.
 
-        The first step scores the start's sentences and templates. Later steps learn, write, edit, screen and
-        score. Arguments and result are those of `SearchMethod.step`.
+        Step 0 scores the sentences of `start` and templates filled with single words. Later steps learn from
+        all scores, propose sentences (written, edited, filled into templates), screen them by predicted score
+        and cross-entropy, and score the best. Arguments and result are those of `SearchMethod.step`.
         """
         tools = SentenceTools.of(bench, self)
         if step == 0:
@@ -147,7 +158,14 @@ class SentenceSearch(SentenceSettings):
         return scored, elites, len(scored)
 
     def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
-        """Return the dozen best sentences that keep the limits, preferring sentences unlike each other."""
+        """Return the best scored sentences that keep the search's limits, up to twelve.
+
+        A limit is, for example, `max_cross_entropy`. Sentences that differ in their words come first.
+
+        Args:
+            bench: The search's tools, whose memory has the limits and all scores.
+            pool: Scored sentences.
+        """
         tools = SentenceTools.of(bench, self)
         good, prompts = tools.learned.good_prompts(), as_prompts(pool.ids)
         fluent = pool.pick(
@@ -168,7 +186,14 @@ class SentenceSearch(SentenceSettings):
         )
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
-        """Return warnings: a limit was raised at the start, or behaviour does not follow the objective."""
+        """Return warnings about the search, one line each.
+
+        There are two: a limit (such as `max_cross_entropy`) had to be raised at the start, or the model's
+        answers do not follow the objective.
+
+        Args:
+            bench: The search's tools, whose memory has the limits and all scores.
+        """
         limits, found = bench.memory["limits"], []
         limit = float(limits[0])
         if (

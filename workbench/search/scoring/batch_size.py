@@ -39,7 +39,9 @@ CEILING = {"cpu": 8192, "mps": 16384, "cuda": 65536}
 
 @dataclass
 class BatchSize:
-    """Tokens per batch, halved on out-of-memory; the scorer and its parts share one instance.
+    """Batch size in tokens, halved when memory runs out.
+
+    The scorer and the objects that run passes for it share one instance, so that halving affects all of them.
 
     Attributes:
         tokens: Tokens per batch without gradients.
@@ -50,7 +52,7 @@ class BatchSize:
     gradient_tokens: int = 2048
 
     def halve(self) -> None:
-        """Halve the tokens per batch, with and without gradients; UserError if they are already smallest."""
+        """Halve the batch sizes with and without gradients; UserError if they already are the smallest."""
         if self.tokens <= SMALLEST:
             raise UserError(
                 f"out of memory with batches of {self.tokens} tokens: a smaller model, dtype or context is needed"
@@ -82,10 +84,10 @@ def halve_on_out_of_memory(run: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class MemoryLine:
-    """Linear model of a stage's memory: bytes = at_rest + per_token * tokens.
+    """Linear model of the memory that one kind of pass needs: bytes = at_rest + per_token * tokens.
 
     Attributes:
-        at_rest: Bytes without any tokens.
+        at_rest: Bytes that do not depend on the number of tokens.
         per_token: Bytes per token of a batch.
     """
 
@@ -94,7 +96,7 @@ class MemoryLine:
 
     @classmethod
     def through(cls, few: tuple[int, int], many: tuple[int, int]) -> MemoryLine:
-        """Fit the line through two measurements.
+        """Fit the line through two memory measurements.
 
         Args:
             few: (tokens, bytes) of the smaller batch.
@@ -125,14 +127,17 @@ class MemoryLine:
 
 @dataclass(frozen=True)
 class BatchSizePlan:
-    """Batch sizes that fit into the free memory.
+    """Estimated memory of a search step, and the batch sizes that fit into the free memory.
 
     Attributes:
-        forward: Bytes of a pass without gradients, in addition to weights and prefix caches.
-        gradient: Bytes of a pass with gradients, in addition to weights and prefix caches.
+        forward: Bytes of a pass without gradients as a function of its tokens; weights and cached prefixes
+            not included.
+        gradient: Bytes of a pass with gradients as a function of its tokens; weights and cached prefixes not
+            included.
         room: Bytes that may be used.
         ceiling: Largest number of tokens per batch.
-        least: Tokens of all parents together, which are one batch whatever the batch size.
+        least: Tokens of all parents (the prompts that a step changes) together; they are one batch whatever
+            the batch size.
     """
 
     forward: MemoryLine
@@ -143,13 +148,13 @@ class BatchSizePlan:
 
     @property
     def chunk(self) -> BatchSize:
-        """Largest batch size whose estimated memory fits into `room`."""
+        """Largest batch size whose estimated memory fits into `room` bytes."""
         tokens = self.forward.most_tokens(self.room, self.ceiling)
         return BatchSize(tokens, self.gradient.most_tokens(self.room, max(SMALLEST, self.ceiling // 4)))
 
     @property
     def peak(self) -> float:
-        """Bytes that a step is expected to hold at most, in addition to weights and prefix caches."""
+        """Bytes that a search step is expected to hold at most, without weights and cached prefixes."""
         return max(
             self.forward.at(max(self.chunk.tokens, self.least)), self.gradient.at(self.chunk.gradient_tokens)
         )
@@ -158,14 +163,14 @@ class BatchSizePlan:
 def fits_in_memory(
     runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5
 ) -> bool:
-    """Whether a batch of this size certainly fits into the free memory, by a generous estimate.
+    """Whether a batch of this size certainly fits into the free memory, by an estimate on the safe side.
 
     The estimate counts every row as a whole sequence with its own copy of keys and values, and doubles the
-    figures of `models/memory_estimate.py`.
+    estimates of `models/memory_estimate.py`.
 
     Args:
         runner: The model's runner.
-        contexts: Contexts of the search.
+        contexts: The search's questions, rendered as chats into which the prompts are inserted.
         length: Tokens of a prompt.
         chunk: The batch size.
         share: Fraction of the free memory that may be used.
@@ -195,19 +200,19 @@ def plan_batch_size(
     at_rest: int,
     share: float = 0.8,
 ) -> BatchSizePlan | None:
-    """Plan the batch size from measurements of two stages.
+    """Plan the batch size from the measured memory of two kinds of passes, without and with gradients.
 
     Args:
-        forward: Function that prepares a batch of at most the given number of tokens without gradients, and
-            returns its actual number of tokens and the function that runs it.
+        forward: Function that prepares a batch of at most a given number of tokens without gradients. It
+            returns the batch's actual number of tokens and a function that runs it.
         gradient: The same function for a batch with gradients.
-        unit: Batches of two and six units of tokens are measured; if they do not fit into memory, the unit is
-            halved.
-        least_unit: Smallest unit.
+        unit: Number of tokens. Batches of two and of six times `unit` tokens are measured; if they do not fit
+            into memory, `unit` is halved.
+        least_unit: Number of tokens below which `unit` is not halved.
         device: Device of the model.
-        least: Tokens of all parents together.
-        at_rest: Bytes that the measured batches do not include (the other parents' tables, children's
-            residuals).
+        least: Tokens of all parents (the prompts that a step changes) together; they always are one batch.
+        at_rest: Bytes that a search step needs in addition to the measured batches: tables of
+            log-probabilities of the parents, and residuals of their changed copies.
         share: Fraction of the free memory that may be used.
 
     Returns:

@@ -30,15 +30,18 @@ def launch_overhead_tokens(block_parameters: int, device_type: str) -> float:
 
 
 def batch_candidates(counts: Sequence[tuple[int, int]], length: int, start: float) -> list[tuple[int, int]]:
-    """Cut positions into the runs that cost least in total.
+    """Group children (changed prompts) by their first changed position into runs that cost least in total.
+
+    A child needs to run only from its first changed position on. Children of one run all start at the run's
+    first position: fewer runs save launch overhead, but run more tokens.
 
     Args:
-        counts: (position, number of children that first change there), positions rising.
+        counts: Pairs (position, number of children whose first changed token is there), positions rising.
         length: Tokens of the prompt.
-        start: Cost of starting a run, in tokens.
+        start: Launch overhead of a run, expressed as a number of tokens.
 
     Returns:
-        First and last position of each run.
+        First and last position of each run; it has the children whose first changed token is between them.
     """
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(counts) + 1):

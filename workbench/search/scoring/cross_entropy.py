@@ -30,18 +30,20 @@ from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
 
 @dataclass(frozen=True)
 class PreparedParents:
-    """Parent prompts with the log-probabilities and caches that their children need.
+    """Parent prompts (which a search step changes), with what the scoring of their children needs.
 
-    Means are over some contexts' prefixes (the text left of the prompt).
+    Children are changed copies of the parents. All means are over some questions' prefixes (the chat text
+    left of the prompt).
 
     Attributes:
         ids: Token ids of the parents.
         cross_entropy: Mean cross-entropy of each parent, nats per token.
         log_probs: log p(token | left) for the whole vocabulary at every prompt position, mean over the
             prefixes.
-        own: Cross-entropy of every token of every parent, mean over the prefixes.
-        high: Caches of the blocks above those that the objective needs, one per prefix group.
-        given: The ids on the CPU, if they came from there.
+        own: Cross-entropy (nats) of every token of every parent, mean over the prefixes.
+        high: KV caches of the upper blocks, which the objective does not need, one per group of batched
+            questions.
+        given: The token ids on the CPU, if they were given there; else None.
     """
 
     ids: Ids
@@ -53,16 +55,16 @@ class PreparedParents:
 
     @property
     def on_host(self) -> Ids:
-        """The parents' token ids on the CPU."""
+        """The parent prompts' token ids on the CPU."""
         return self.ids.cpu() if self.given is None else self.given
 
     def parent(self, row: int) -> PreparedParents:
-        """Return one parent with its log-probabilities, but without its caches.
+        """Return one of the parent prompts, with its log-probabilities but without its KV caches.
 
-        Tables over the vocabulary are computed parent by parent, to save memory.
+        Callers compute tables over the vocabulary for one parent at a time, to save memory.
 
         Args:
-            row: Row of the parent.
+            row: Index of the parent.
         """
         one = slice(row, row + 1)
         return PreparedParents(
@@ -72,16 +74,18 @@ class PreparedParents:
 
 @dataclass(frozen=True)
 class ResidualTail:
-    """Residuals of some children, from which the computation of their cross-entropy continues.
+    """Residuals of some children (changed prompts), from which their cross-entropy is computed.
 
-    They are taken after the blocks that the objective needs, from one position to the prompt's end.
+    The objective needs only the lower blocks. These residuals are taken after them, from one token position
+    to the prompt's end, so that only the upper blocks must run.
 
     Attributes:
-        number: Index of the prefix group, among those over which the cross-entropy is averaged.
-        part: The prefixes of that group after which the children ran; the rows of `resid` are ordered by
-            prefix.
+        number: Index of the group of batched questions, among the groups over which the cross-entropy is
+            averaged.
+        part: The questions of that group after whose prefixes (chat text left of the prompt) the children
+            ran. Rows of `resid` are ordered by prefix.
         position: First position of the residuals in the prompt.
-        rows: Indices of the children, on the CPU.
+        rows: Indices of the children among all children of the step, on the CPU.
         resid: The residuals.
     """
 
@@ -93,12 +97,12 @@ class ResidualTail:
 
 
 class PromptCrossEntropy:
-    """Compute the cross-entropy of prompts and children, averaged over some contexts' prefixes.
+    """Compute the cross-entropy of prompts and of their changed copies (children).
 
-    A prefix is the text left of the prompt.
+    It is averaged over the prefixes (the chat text left of the prompt) of some of the search's questions.
 
     Args:
-        prefixes: The search's prefix caches.
+        prefixes: The search's questions in batched groups, with the KV caches of their prefixes.
         chunk: The batch size, shared with the scorer.
     """
 
@@ -107,18 +111,25 @@ class PromptCrossEntropy:
         self._groups = [group for group in prefixes.fluent if group]
 
     def number(self, group: PrefixGroup) -> int:
-        """Return the index of a context group among those over which the cross-entropy is averaged."""
+        """Return the index of a group of questions among the groups over which cross-entropy is averaged.
+
+        Args:
+            group: Questions that are batched, with the KV caches of their prefixes (the text left of the
+                prompt).
+        """
         return self._groups.index(group)
 
     def of(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, " candidate"]:
-        """Return the contribution of one prefix group to the mean cross-entropy of prompts.
+        """Return what one group of questions contributes to the mean cross-entropy of prompts.
+
+        The mean is over the questions' prefixes (the chat text left of the prompt).
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
-            ids: Prompts of equal length.
+            group: Questions that are batched, with the KV caches of their prefixes.
+            ids: Token ids of prompts of equal length.
 
         Returns:
-            Nats per token, already divided by the number of all prefixes that are averaged over.
+            Nats per token: the sum over the group's prefixes divided by the number of prefixes of all groups.
         """
         assert group.next_log_probs is not None, "only fluent groups are asked"
         top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
@@ -127,7 +138,9 @@ class PromptCrossEntropy:
         return (first + _over_prefixes(group, later)) / ids.shape[1] / self.prefixes.n_fluent
 
     def prepare(self, given: Ids) -> PreparedParents:
-        """Run parent prompts through all blocks, for their own and their children's cross-entropy.
+        """Run parent prompts (which a search step changes) through all blocks.
+
+        The results are the parents' cross-entropy and what their children (changed copies) need for theirs.
 
         Args:
             given: Token ids of the parents.
@@ -187,9 +200,12 @@ class PromptCrossEntropy:
         return TableOnRequest(self.runner, first, tops, normalizers), own
 
     def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Return the gradient of the cross-entropy with respect to the parents' embeddings.
+        """Return the gradient of the cross-entropy with respect to the embeddings of the parent prompts.
 
-        The tokens' role as targets is held fixed.
+        Tokens count as inputs only; as predicted targets they are held fixed.
+
+        Args:
+            parents: Token ids of the prompts.
         """
         out = torch.zeros(
             *parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32
@@ -199,11 +215,14 @@ class PromptCrossEntropy:
         return out
 
     def gradients_in(self, group: PrefixGroup, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Return the contribution of one prefix group to the gradient of the mean cross-entropy.
+        """Return what one group of questions contributes to the gradient of the mean cross-entropy.
+
+        The mean is over the questions' prefixes (the chat text left of the prompt), the gradient at the
+        prompts' embeddings.
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
-            parents: Prompts of equal length.
+            group: Questions that are batched, with the KV caches of their prefixes.
+            parents: Token ids of prompts of equal length.
         """
         out = torch.zeros(
             *parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32
@@ -226,13 +245,14 @@ class PromptCrossEntropy:
     ) -> Float[Tensor, "row prompt_pos d_model"]:
         """Return the gradient of the cross-entropy with respect to the residuals after the last block.
 
-        Logits are computed and differentiated for a few rows at a time, so that their graphs are never in
-        memory together.
+        Logits are computed and differentiated for a few rows at a time, so that the autograd graphs of all
+        rows are never in memory together.
 
         Args:
-            part: Contexts that are batched, with their cached prefixes.
-            top: Residuals after the last block, ordered by prefix.
-            parents: The prompts.
+            part: Questions that are batched, with the KV caches of their prefixes (the text left of the
+                prompt).
+            top: Residuals after the last block, one row per prefix and prompt, ordered by prefix.
+            parents: Token ids of the prompts.
         """
         slopes, targets, length = torch.zeros_like(top), _to_each(part, parents[:, 1:]), parents.shape[1]
         for rows in self._logit_rows(len(top), length, self.chunk.gradient_tokens):
@@ -244,10 +264,14 @@ class PromptCrossEntropy:
         return slopes
 
     def bound(self, prepared: PreparedParents, children: ChildProposals) -> Float[Tensor, " candidate"]:
-        """Return a lower bound of each child's cross-entropy, nats per token.
+        """Return a lower bound of each child's cross-entropy, nats per token, without running the model.
 
-        It is the sum over the child's known tokens divided by its length; the other tokens count as certain
-        (0 nats).
+        A child is a changed copy of a parent prompt. The cross-entropies of its tokens up to the first
+        changed one are known from the parent; all later tokens count as certain (0 nats).
+
+        Args:
+            prepared: The parents with their log-probabilities.
+            children: The children with the rows of their parents.
         """
         return self._known(prepared, children) / children.ids.shape[1]
 
@@ -258,16 +282,16 @@ class PromptCrossEntropy:
         tails: list[ResidualTail],
         wanted: Bool[Tensor, " candidate"],
     ) -> Float[Tensor, " candidate"]:
-        """Compute the cross-entropy of some children of the prepared parents.
+        """Compute the cross-entropy of some children (changed copies) of the parent prompts.
 
         Args:
-            prepared: The parents.
-            children: The children.
-            tails: The children's residuals after the blocks that the objective needs.
-            wanted: Mask, on the CPU, of the children to compute.
+            prepared: The parents with their log-probabilities and KV caches.
+            children: All children of the step, with the rows of their parents.
+            tails: The children's residuals after the lower blocks (those that the objective needs).
+            wanted: Mask, on the CPU, of the children whose cross-entropy is computed.
 
         Returns:
-            Nats per token; +inf for children that are not wanted.
+            Nats per token; +inf for the other children.
         """
         totals = self._known(prepared, children)
         for tail in tails:

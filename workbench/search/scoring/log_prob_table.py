@@ -23,23 +23,26 @@ WHOLE = 1 << 23
 
 
 class LogProbTable(Protocol):
-    """Table of log p(token | left) for parent prompts, in nats, averaged over some contexts' prefixes."""
+    """Table of log p(token | tokens on the left) for prompts, for the whole vocabulary, in nats.
+
+    The log-probabilities are averaged over the prefixes (chat text left of the prompt) of some questions.
+    """
 
     def parent(self, row: int) -> Float[Tensor, "1 prompt_pos d_vocab"]:
-        """Return log p of every token at all positions of one parent prompt."""
+        """Return log p of every token of the vocabulary at all positions of one prompt of the table."""
         ...
 
     def position(self, position: int) -> Float[Tensor, "candidate d_vocab"]:
-        """Return log p of every token at one position of all parent prompts."""
+        """Return log p of every token of the vocabulary at one position of all prompts of the table."""
         ...
 
     def tokens(
         self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]
     ) -> Float[Tensor, " k"]:
-        """Return the log-probabilities of single tokens.
+        """Return the log-probabilities of single tokens from the table.
 
         Args:
-            parent: Row of the parent, for each token.
+            parent: Row of the prompt, for each token.
             position: Position in the prompt, for each token.
             ids: Token ids.
         """
@@ -47,7 +50,7 @@ class LogProbTable(Protocol):
 
 
 class WholeTable(LogProbTable):
-    """Table of log p(token | left) that is stored as one tensor."""
+    """Table of log p(token | tokens on the left) that is stored as one tensor."""
 
     def __init__(self, table: Float[Tensor, "candidate prompt_pos d_vocab"]) -> None:
         self.table = table
@@ -68,14 +71,17 @@ class WholeTable(LogProbTable):
 
 
 class TableOnRequest(LogProbTable):
-    """Table of log p(token | left) that is computed from residuals on demand, to save memory.
+    """Table of log p(token | tokens on the left) whose parts are computed from residuals when needed.
+
+    This saves memory for large vocabularies. The log-probabilities are averaged over the prefixes (chat text
+    left of the prompt) of some questions.
 
     Args:
         runner: The model's runner.
-        first: log p of the first prompt token, averaged over the prefixes.
-        tops: Residuals after the last block at all prompt positions but the last; they predict the later
-            tokens.
-        normalizers: log(sum(exp(logits))) at the same positions.
+        first: log p of every token as a prompt's first one, averaged over the prefixes.
+        tops: Residuals after the last block at all positions of the prompts except the last; they predict the
+            later tokens.
+        normalizers: log(sum(exp(logits))) over the vocabulary at the same positions.
     """
 
     def __init__(

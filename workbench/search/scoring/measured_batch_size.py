@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class ScorerSample:
-    """Prepare small batches of a scorer for memory measurements.
+    """Small batches of a scorer, with which the memory of a search step is measured.
 
-    They use the scorer's longest contexts, as few as fill one batch.
+    They use the questions with the longest chats, as few as fill one batch.
 
     Args:
-        scorer: The scorer.
+        scorer: The search's scorer.
         length: Tokens of a prompt.
     """
 
@@ -36,13 +36,13 @@ class ScorerSample:
         self.shared = not all(group.joined for group in scorer.groups)
 
     def few(self, tokens: int) -> tuple[Scorer, Ids, int]:
-        """Make a scorer on as few contexts as fill a batch, with prompts that fill it.
+        """Make a scorer on as few questions as fill a batch, and prompts that fill it.
 
         Args:
             tokens: Tokens per batch.
 
         Returns:
-            The scorer, the prompts, and the number of tokens that run at a time.
+            The scorer, token ids of the prompts, and the number of tokens in one batch.
         """
         whole, length, runner = self.scorer, self.length, self.scorer.runner
         some = replace(whole.contexts, items=tuple(self.longest[: tokens // self.unit if self.shared else 1]))
@@ -56,13 +56,13 @@ class ScorerSample:
         return scorer, ids, n * len(contexts) * self.suffix if self.shared else n * self.unit
 
     def forward(self, tokens: int) -> tuple[int, Callable[[], object]]:
-        """Prepare a batch of children for a memory measurement.
+        """Prepare a batch without gradients for a memory measurement.
 
         Args:
             tokens: Largest number of tokens of the batch.
 
         Returns:
-            The actual number of tokens, and a function that scores the children.
+            The actual number of tokens, and a function that scores changed prompts in a batch of this size.
         """
         scorer, ids, run = self.few(tokens)
         parents, position = ids[:1].clone(), min(1, self.length - 1)
@@ -79,20 +79,22 @@ class ScorerSample:
             tokens: Largest number of tokens of the batch.
 
         Returns:
-            The actual number of tokens, and a function that computes the gradient.
+            The actual number of tokens, and a function that computes the objective's gradient in this batch.
         """
         scorer, ids, run = self.few(tokens)
         return run, lambda: scorer.gradients(ids, weights=torch.ones(len(ids), device=ids.device))
 
 
 def measure_batch_size(scorer: Scorer, length: int, population: int, children: int) -> BatchSizePlan | None:
-    """Measure which batch size fits into the free memory; the runner's meter is left unchanged.
+    """Measure which batch size fits into the free memory.
+
+    Small batches of a search step run for this; they are not counted in the search's cost.
 
     Args:
-        scorer: The scorer.
+        scorer: The search's scorer.
         length: Tokens of a prompt.
-        population: Parents per step.
-        children: Children per step, whose residuals are kept in memory.
+        population: Number of prompts that a step changes (parents).
+        children: Number of changed prompts per step, whose residuals are kept in memory.
 
     Returns:
         The plan, or None if the device's memory cannot be read.

@@ -25,14 +25,14 @@ from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
 
 
 class ObjectivePasses:
-    """The forward passes of one objective on fixed contexts.
+    """Run the forward passes that compute one objective on fixed questions.
 
     Args:
         runner: The model's runner.
         objective: The objective.
-        contexts: The contexts.
-        prefixes: Their prefix caches; blocks up to `prefixes.depth` run for the objective.
-        chunk: Tokens per batch; the scorer that owns it may reduce it.
+        contexts: The questions, rendered as chats with a place for the prompt.
+        prefixes: The KV caches of the text left of the prompt. Its `depth` is the number of blocks that run.
+        chunk: The batch size; it is shared with the scorer, which may reduce it.
     """
 
     def __init__(
@@ -51,11 +51,13 @@ class ObjectivePasses:
     def rows(
         self, group: PrefixGroup, rows: Sequence[tuple[int, int, tuple[int, ...]]]
     ) -> Float[Tensor, " row"]:
-        """Compute the objective of rows that each have one prompt and one context.
+        """Compute the objective of rows, each of which is one prompt in one question.
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
-            rows: (number of the prompt, index of the context, ids after the prefix).
+            group: Questions that are batched, with the KV caches of their prefixes (the text left of the
+                prompt).
+            rows: (number of the prompt, index of the question, token ids of the prompt and of the text after
+                it).
         """
         ids = pad_right([row for _, _, row in rows]).to(self.runner.device)
         members = [member for _, member, _ in rows]
@@ -76,16 +78,18 @@ class ObjectivePasses:
     ) -> tuple[
         Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"] | None, KeyValueCache | None
     ]:
-        """Run whole prompts after the prefixes of a group of contexts, and compute the objective.
+        """Run whole prompts after the prefixes of some questions, and compute the objective.
+
+        A prefix is the chat text left of the prompt.
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
-            embedded: Embedded prompts, ordered by prefix.
-            keep: Whether the prompts' cache is returned.
+            group: Questions that are batched, with the KV caches of their prefixes.
+            embedded: Embedded prompts, one row per prefix and prompt, ordered by prefix.
+            keep: Whether to return the KV cache of the prompts.
 
         Returns:
-            As in `forward`: the objective per prompt and context, residuals (not requested), and the prompts'
-            cache.
+            The objective of each prompt in each question, residuals (for internal use, or None), and the
+            prompts' KV cache (None if every question has its own prefix and `keep` is False).
         """
         kv = self.prefixes.fork(group.low, len(embedded) // len(group.prefixes))
         return self.forward(group, embedded, 0, kv, keep, want_resid=False)
@@ -99,19 +103,23 @@ class ObjectivePasses:
         keep: bool = False,
         want_resid: bool = True,
     ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"] | None, KeyValueCache | None]:
-        """Run the last part of prompts and compute their objective in a group of contexts.
+        """Run prompts from one position on, and compute their objective in a group of questions.
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
-            embedded: Embedded prompt tokens from `position` on, ordered by prefix.
-            position: First position that runs.
-            kv: Cache of everything on the left; None if there is none.
-            keep: Whether the prompts' cache is returned.
-            want_resid: Whether the prompts' residuals after the blocks that the objective needs are returned.
+            group: Questions that are batched, with the KV caches of their prefixes (the text left of the
+                prompt).
+            embedded: Embedded prompt tokens from `position` on, one row per prefix and prompt, ordered by
+                prefix.
+            position: First position of the prompt that runs; the tokens on its left are cached.
+            kv: KV cache of everything on the left of `position`; None if there is none.
+            keep: Whether to return the KV cache of the prompts.
+            want_resid: Whether to return the prompts' residuals after the last block that the objective
+                needs.
 
         Returns:
-            The objective per prompt and context, the residuals (ordered by prefix), and the cache. In joined
-            groups (where prompt and suffix run in one pass) the last two are None if they are not requested.
+            The objective of each prompt in each question, the residuals (ordered by prefix), and the KV
+            cache. If every question has its own prefix, prompt and following text run in one pass, and the
+            last two are None unless requested.
         """
         if group.joined:
             return self._forward_joined(group, embedded, position, kv, keep, want_resid)
@@ -151,15 +159,15 @@ class ObjectivePasses:
         return scores, resid[:, :n] if want_resid else None, cache
 
     def suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
-        """Run the suffixes of some contexts (the text after the slot) after each prompt's cache.
+        """Run the text after the prompt (the suffix) of some questions, continuing each prompt's KV cache.
 
         Args:
-            cache: The prompts' cache.
-            members: Indices of the contexts.
+            cache: The KV cache of the prompts.
+            members: Indices of the questions.
             rows: Number of prompts.
 
         Returns:
-            The objective of each prompt in each context.
+            The objective of each prompt in each question.
         """
         contexts = [self.contexts[m] for m in members]
         ids = pad_right([c.after_prompt for c in contexts]).to(self.runner.device)
@@ -178,24 +186,27 @@ class ObjectivePasses:
         )
 
     def last_position(self, members: Sequence[int]) -> bool:
-        """Whether the last block may run at the decision token only.
+        """Whether the last block may run at the decision token (the last one before the answer) only.
 
-        This needs the optimization to be on, and contexts without answer tokens after the decision token (the
-        last token before the answer).
+        This needs `Optimizations.last_position`, and questions whose chats have no answer tokens after the
+        decision token.
+
+        Args:
+            members: Indices of the questions.
         """
         return self.optimizations.last_position and not any(self.contexts[m].tail for m in members)
 
     def read(
         self, caught: dict, resid: Tensor, last: Tensor, members: Sequence[int]
     ) -> Float[Tensor, " row"]:
-        """Read the objective of each row from captured activations.
+        """Compute the objective of each row from the activations that a pass captured.
 
         Args:
-            caught: Activations by site.
-            resid: Residual stream after the blocks that the objective needs, at all positions or at the
-                decision token only.
-            last: Position of the decision token (the last one before the answer) in each row.
-            members: Index of each row's context.
+            caught: Captured activations by site.
+            resid: Residual stream after the last block that the objective needs, at all positions or at the
+                decision token (the last one before the answer) only.
+            last: Position of the decision token in each row.
+            members: Index of each row's question.
         """
         stream = resid if self.objective.needs_final else None
         return self.objective.score(
@@ -207,13 +218,14 @@ class ObjectivePasses:
     def child_chunks(
         self, group: PrefixGroup, length: int, positions: Tensor, rows: Tensor
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield batches of children as (position to start from, row indices).
+        """Yield batches of children (changed prompts) as pairs: position to start from, indices of children.
 
-        A batch has as many rows as whole prompts would fit with their suffixes (the text after the slot),
-        since the cache of the unchanged tokens is in memory too.
+        Tokens left of that position are cached. Since their cache is in memory too, a batch has only as many
+        children as would fit if each ran as a whole prompt with its suffix (the text after it).
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
+            group: Questions that are batched, with the KV caches of their prefixes (the text left of the
+                prompt).
             length: Tokens of a prompt.
             positions: First changed position of every child, on the CPU.
             rows: Indices of the children to run.
@@ -232,31 +244,33 @@ class ObjectivePasses:
                 yield first, chunk
 
     def row_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
-        """Split prompts into chunks that fit, with their suffixes (the text after the slot), into one batch.
+        """Split prompts into batches that fit with their suffixes (the text after the prompt).
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
+            group: Questions that are batched, with the KV caches of their prefixes (the text left of the
+                prompt).
             rows: Number of prompts.
             length: Tokens of a prompt.
-            tokens: Tokens per batch.
+            tokens: Batch size in tokens.
 
         Returns:
-            An iterator over row indices.
+            An iterator over the indices of each batch's prompts.
         """
         yield from torch.arange(rows, device=self.runner.device).split(
             self.rows_at_once(group, length, tokens)
         )
 
     def rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
-        """Return how many prompts fit, with their suffixes (the text after the slot), into one batch.
+        """Return how many prompts, with their suffixes (the text after the prompt), fit into one batch.
 
-        Contexts are batched too: suffixes take at most a quarter of the tokens, or one suffix, so that
-        prompts do not run one by one.
+        A batch has several questions too. Their suffixes get at most a quarter of the tokens (but at least
+        one suffix), so that prompts do not run one by one.
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
+            group: Questions that are batched, with the KV caches of their prefixes (the text left of the
+                prompt).
             length: Tokens of a prompt.
-            tokens: Tokens per batch.
+            tokens: Batch size in tokens.
         """
         lead = 0 if self.optimizations.prefix_kv else group.length
         longest = max(len(self.contexts[member].after_prompt) for member in group.members)
@@ -264,13 +278,14 @@ class ObjectivePasses:
         return max(1, tokens // (lead + length + suffixes))
 
     def parts(self, group: PrefixGroup, members: Sequence[int], rows: int, length: int) -> list[PrefixGroup]:
-        """Return a prefix group on some of its contexts, cut into parts that each fit into one batch.
+        """Return some questions of a group, split into parts that each fit into one batch.
 
-        Only joined groups, whose prompts and suffixes run in one pass, are cut.
+        A group is split only if every question has its own prefix (the text left of the prompt). Questions
+        with a shared prefix remain one part, since the prompt runs once for all of them.
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
-            members: Indices of the contexts.
+            group: Questions that are batched, with the KV caches of their prefixes.
+            members: Indices of the questions to return.
             rows: Number of prompts.
             length: Tokens of a prompt.
         """
@@ -286,15 +301,16 @@ class ObjectivePasses:
     def fluent_apart(
         self, parts: list[PrefixGroup], fluent: PrefixGroup | None, children: int
     ) -> list[PrefixGroup]:
-        """Separate contexts over which the cross-entropy is averaged from the others, if that is cheaper.
+        """Separate the questions that are used for the cross-entropy from the others, if that is cheaper.
 
-        It is cheaper if running the whole last block for the other contexts costs more than an additional run
-        of the blocks.
+        The cross-entropy needs the residuals of all prompt tokens, so that the last block must run at all
+        positions. Separation is cheaper if doing this for the other questions too costs more than an
+        additional run of the blocks.
 
         Args:
-            parts: Parts of a prefix group.
-            fluent: The contexts over which the cross-entropy is averaged; None if there are none.
-            children: Number of children.
+            parts: Questions in parts that each fit into one batch.
+            fluent: The questions over which the cross-entropy is averaged; None if there are none.
+            children: Number of prompts that are scored.
         """
         overhead = self.depth * launch_overhead_tokens(
             self.runner.shape.block_parameters, self.runner.device.type
@@ -316,16 +332,19 @@ class ObjectivePasses:
         return cut
 
     def context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
-        """Split a group's contexts, in their order, into chunks that fit into one batch.
+        """Split a group's questions, in their order, into batches of at most `tokens` tokens.
 
-        The tokens of a chunk are rows x contexts x the longest suffix (the text after the slot); in joined
-        groups the prompt is added to the suffix.
+        A batch has prompts x questions x longest suffix (the text after the prompt) tokens. If every question
+        has its own prefix (the text left of the prompt), the prompt's tokens are added to the suffix.
 
         Args:
-            group: Contexts that are batched, with their cached prefixes.
+            group: Questions that are batched, with the KV caches of their prefixes.
             rows: Number of prompts.
             length: Tokens of a prompt.
-            tokens: Tokens per batch.
+            tokens: Batch size in tokens.
+
+        Returns:
+            Indices of the questions of each batch.
         """
         chunks: list[list[int]] = []
         longest, lead = 1, length if group.joined else 0
@@ -342,9 +361,13 @@ class ObjectivePasses:
 def split_group(
     group: PrefixGroup | None, members: Sequence[int]
 ) -> tuple[PrefixGroup | None, PrefixGroup | None]:
-    """Split a prefix group into its contexts among `members` and the others; None for an empty part.
+    """Split a group of questions into those among `members` and the others; None for an empty part.
 
-    A group whose contexts share one run of the prompt is not split.
+    A group whose questions share the text left of the prompt is not split: it is the first part.
+
+    Args:
+        group: Questions that are batched; None for no questions, which gives two times None.
+        members: Indices of questions.
     """
     if group is None or not group.joined:
         return group, None

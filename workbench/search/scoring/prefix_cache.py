@@ -33,15 +33,17 @@ class Optimizations:
     """Which optimizations a search uses. Each except `halving` is exact: it changes no score beyond rounding.
 
     Attributes:
-        prefix_kv: Cache the keys and values of the text left of the slot.
-        shared_prompt: Fork a prompt's cache to all contexts with the same left text.
-        parent_kv: Continue a child from its parent's cache.
-        deferred_cross_entropy: Compute the cross-entropy only of prompts that may be kept.
+        prefix_kv: Cache the keys and values of the chat text left of the prompt.
+        shared_prompt: Run a prompt once for all questions with the same text left of it, and fork its KV
+            cache.
+        parent_kv: Score a changed prompt from its first changed token on, with the original prompt's KV
+            cache.
+        deferred_cross_entropy: Compute the cross-entropy only of prompts that can still be selected.
         last_position: Run the last block at the decision token (the last one before the answer) only.
-        batched_caches: Run contexts with their own prefixes as one left-padded batch.
-        halving: Fraction of the contexts on which all children are scored first (successive halving); the
-            better half is scored on as many contexts again, and so on (0: off). This approximates which
-            children survive; a survivor's score is always over all contexts.
+        batched_caches: Run questions with different text left of the prompt as one batch, padded on the left.
+        halving: Fraction of the questions on which all changed prompts are scored first (successive halving).
+            The better half is scored on as many questions again, and so on (0: off). This approximates which
+            prompts are selected; the score of a selected prompt is always over all questions.
 
     Example:
         >>> wb.Optimizations(halving=0.25).prefix_kv
@@ -63,17 +65,19 @@ STRETCH, FEW = 1.25, (8, 1)
 
 @dataclass(frozen=True, eq=False)
 class PrefixGroup:
-    """Contexts that run in one batch, with the caches of their prefixes (the text left of the prompt).
+    """Questions that run in one batch, with the KV caches of their prefixes (the text left of the prompt).
 
     Attributes:
-        prefixes: One prefix that all contexts share, or one per context.
-        members: Indices of the contexts.
-        joined: Whether prompt and suffix (the text after the prompt) run in one pass, since every context has
-            its own prefix; if False, the prompt runs once and its cache is forked to the contexts.
-        low: Cache of the blocks that the objective needs.
-        high: Cache of the blocks above them; None if the group is not used for the prompts' cross-entropy.
-        next_log_probs: log p of the first prompt token after each prefix; None if the group is not used for
-            the prompts' cross-entropy.
+        prefixes: Token ids of the one prefix that all questions share, or of one prefix per question.
+        members: Indices of the questions.
+        joined: True if every question has its own prefix; prompt and suffix (the text after the prompt) then
+            run in one pass. False if the prefix is shared; the prompt then runs once, and its KV cache is
+            forked to the questions.
+        low: KV cache of the prefixes in the blocks that the objective needs.
+        high: KV cache of the prefixes in the blocks above those; None if the group is not used for the
+            prompts' cross-entropy.
+        next_log_probs: log p of every token as the first one after each prefix; None if the group is not used
+            for the prompts' cross-entropy.
     """
 
     prefixes: tuple[tuple[int, ...], ...]
@@ -89,10 +93,10 @@ class PrefixGroup:
         return max(map(len, self.prefixes))
 
     def part(self, members: Sequence[int]) -> PrefixGroup:
-        """Return the group with some of its contexts only.
+        """Return the group with only some of its questions and the KV caches that they need.
 
         Args:
-            members: Indices of the contexts.
+            members: Indices of the questions to keep.
         """
         if not self.joined or len(members) == len(self.members):
             return replace(self, members=list(members))
@@ -105,15 +109,18 @@ class PrefixGroup:
 
 
 class PrefixCache:
-    """Prefix groups of some contexts, with their caches, for objectives that need the first `depth` blocks.
+    """Questions in groups that are batched, with the KV caches of their prefixes.
 
-    A prefix is the text left of the prompt.
+    A prefix is the chat text left of the prompt. The caches are separate for the first `depth` blocks, which
+    the objective needs, and for the blocks above them.
 
     Attributes:
-        groups: The groups of all contexts.
-        fluent: For each group, its part that is used for the prompts' cross-entropy, or None.
+        groups: The groups; together they have all questions.
+        fluent: For each group, those of its questions that are used for the prompts' cross-entropy; None if
+            there are none.
         n_fluent: Number of prefixes over which the cross-entropy is averaged.
-        rounds: Indices of the contexts of each round of successive halving; one round without it.
+        rounds: Indices of the questions of each round of successive halving; one round of all questions
+            without halving.
     """
 
     def __init__(
@@ -146,7 +153,14 @@ class PrefixCache:
         self.n_fluent = sum(len(part.prefixes) for part in self.fluent if part)
 
     def fork(self, kv: KeyValueCache | None, rows: int) -> KeyValueCache | None:
-        """Repeat the cached keys and values of each prefix for `rows` rows; None if nothing is cached."""
+        """Repeat the KV cache of each prefix (the text left of the prompt) for `rows` rows.
+
+        The result is None if `kv` is None (nothing is cached).
+
+        Args:
+            kv: KV cache with one row per prefix.
+            rows: Number of rows of the result per prefix.
+        """
         return (
             None
             if kv is None
@@ -161,18 +175,18 @@ class PrefixCache:
         parent: Tensor,
         position: int,
     ) -> KeyValueCache | None:
-        """Return the cache of the unchanged tokens for children of the parents.
+        """Return the KV cache of the tokens that children (changed prompts) share with their parents.
 
         Args:
-            start: The prefixes' cache.
-            group: Contexts that are batched, with their cached prefixes.
-            cache: The parents' cache; None if there is none.
+            start: KV cache of the prefixes (the text left of the prompt).
+            group: Questions that are batched, with the KV caches of their prefixes.
+            cache: KV cache of the parents (the original prompts); None if there is none.
             parent: Row of each child's parent.
-            position: Position from which the children run.
+            position: Position in the prompt from which the children run.
 
         Returns:
-            The parents' cache cropped to the shared tokens; the prefixes' cache if nothing is shared or
-            cached.
+            The parents' cache cropped to the tokens left of `position`; the prefixes' cache if there are none
+            or if the parents are not cached.
         """
         if position == 0 or not self.cached or cache is None:
             return self.fork(start, len(parent))
@@ -181,21 +195,36 @@ class PrefixCache:
         return cache.fork(rows.flatten()).crop(group.length + position)
 
     def embed(self, group: PrefixGroup, ids: Ids, position: int) -> Float[Tensor, "row pos d_model"]:
-        """Embed prompt tokens at their positions after each prefix.
+        """Embed prompt tokens at their positions after each prefix (the text left of the prompt).
 
-        Without prefix caches the embedded prefix is put before them.
+        If prefixes are not cached, the embedded prefix is put before the prompt tokens.
+
+        Args:
+            group: Questions that are batched, with their prefixes.
+            ids: Token ids of the prompts from `position` on.
+            position: Position in the prompt of the first of these tokens.
         """
         return self.lead(group, self._at_places(group, ids, position))
 
     def lead(self, group: PrefixGroup, embedded: Tensor) -> Tensor:
-        """Put the embedded prefix before the embedded prompt, if prefixes are not cached."""
+        """Put the embedded prefix (the text left of the prompt) before embedded prompts, if it is not cached.
+
+        Args:
+            group: Questions that are batched, with their prefixes.
+            embedded: Embedded prompts; returned as they are if prefixes are cached.
+        """
         if self.cached:
             return embedded
         prefix = torch.tensor(group.prefixes, device=self.runner.device).expand(len(embedded), -1)
         return torch.cat([self.runner.embed(prefix), embedded], dim=1)
 
     def leaf(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, "row prompt_pos d_model"]:
-        """Embed prompts after each prefix as a leaf tensor, for gradients at the embeddings."""
+        """Embed prompts after each prefix as an autograd leaf, to take gradients at the embeddings.
+
+        Args:
+            group: Questions that are batched, with their prefixes (the text left of the prompt).
+            ids: Token ids of the prompts.
+        """
         return self._at_places(group, ids, 0).detach().requires_grad_(True)
 
     def _at_places(self, group: PrefixGroup, ids: Ids, position: int) -> Tensor:
@@ -206,21 +235,29 @@ class PrefixCache:
         return torch.cat([at[len(prefix)] for prefix in group.prefixes])
 
     def own(self, group: PrefixGroup, resid: Tensor) -> Tensor:
-        """Return the residuals at the prompt's positions; without cached prefixes, the prefix is cut off."""
+        """Return the residuals at the prompt's positions only.
+
+        If prefixes (the text left of the prompt) are cached, they are not among the residuals, which are
+        returned as they are. Otherwise the prefix's positions are cut off.
+
+        Args:
+            group: Questions that are batched, with their prefixes.
+            resid: Residuals of the positions that ran.
+        """
         return resid if self.cached else resid[:, group.length :]
 
     def suffixes(
         self, group: PrefixGroup, n: int
     ) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
-        """Embed the suffix (the text after the prompt) of each context in a joined group.
+        """Embed the text after the prompt (the suffix) of questions that each have their own prefix.
 
         Args:
-            group: Contexts with their own prefixes.
-            n: Tokens of the prompts.
+            group: Questions that are batched, each with its own prefix (the text left of the prompt).
+            n: Number of tokens of a prompt, which determines the suffix's positions.
 
         Returns:
-            The suffixes, one row per context, and the position of each decision token (the last one before
-            the answer) in its suffix.
+            The embedded suffixes, one row per question, and the position of each decision token (the last one
+            before the answer) in its suffix.
         """
         members = [self.contexts[member] for member in group.members]
         ids = pad_right([c.after_prompt for c in members]).to(self.runner.device)
@@ -231,15 +268,15 @@ class PrefixCache:
     def to_top(
         self, resid: Tensor, high: KeyValueCache | None, keep: bool = False
     ) -> tuple[Tensor, KeyValueCache | None]:
-        """Run the blocks above those that the objective needs, up to the last block.
+        """Run the upper blocks: those above the blocks that the objective needs, up to the last.
 
         Args:
-            resid: Residual stream after the blocks that the objective needs.
-            high: Cache of these upper blocks for the text on the left; None if there is none.
-            keep: Whether the extended cache is returned.
+            resid: Residual stream after the last block that the objective needs.
+            high: KV cache of the upper blocks for the text on the left; None if there is none.
+            keep: Whether to return the cache extended by these positions.
 
         Returns:
-            Residuals after the last block, and the cache (None unless `keep`).
+            Residuals after the last block, and the extended cache (None unless `keep`).
         """
         n_layers = self.runner.shape.n_layers
         return (

@@ -45,7 +45,7 @@ from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, Pr
 
 
 class SurvivalTest(Protocol):
-    """Interface of a test whether a search can use a child (see `CanSurvive`)."""
+    """Interface of a test whether a search can still select a child (changed prompt); see `CanSurvive`."""
 
     def __call__(
         self,
@@ -65,28 +65,30 @@ class SurvivalTest(Protocol):
     def order(
         self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]
     ) -> Int[Tensor, " candidate"]:
-        """Order candidates by the priority with which they are kept.
+        """Order scored prompts by the priority with which successive halving keeps them.
 
         Args:
-            objective: Objective of each candidate.
-            cross_entropy: Cross-entropy of each candidate, nats per token.
+            objective: Objective of each prompt.
+            cross_entropy: Cross-entropy of each prompt, nats per token.
 
         Returns:
-            Indices of the candidates, the one to keep first in front.
+            Indices of the prompts, the one to keep first in front.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ObjectiveSums:
-    """Intermediate results of `Scorer.score_children`, summed over the contexts scored so far.
+    """Intermediate results of `Scorer.score_children`: sums over the questions scored so far.
+
+    The prompts are the parents of a search step and their changed copies, the children.
 
     Attributes:
-        parents: Sum of the objective over contexts for each parent.
-        children: Sum of the objective over contexts for each child.
-        tails: The children's residuals, from which their cross-entropy continues.
-        alive: Mask of the children that survived all rounds of contexts, on the CPU.
-        cross_entropy: Cross-entropies that are already computed, on the CPU; +inf for others.
+        parents: Sum of the objective over the questions, for each parent.
+        children: Sum of the objective over the questions, for each child.
+        tails: The children's residuals, from which their cross-entropy is computed.
+        alive: Mask, on the CPU, of the children that successive halving has not dropped.
+        cross_entropy: The children's cross-entropies computed so far, on the CPU; +inf for the others.
     """
 
     parents: Float[Tensor, " parent"]
@@ -97,16 +99,16 @@ class ObjectiveSums:
 
 
 class Scorer:
-    """Score prompts for one objective on fixed contexts.
+    """Score prompts: compute their objective and cross-entropy on fixed questions.
 
     Args:
         runner: The model's runner.
         objective: The objective.
-        contexts: The contexts; scores are means over them.
+        contexts: The questions, rendered as chats with a place for the prompt; scores are means over them.
         optimizations: Which optimizations are used; all exact ones when None.
-        batch_tokens: Tokens per batch (`plan` finds how many fit).
-        cross_entropy_groups: Number of groups of contexts (with different text left of the slot) over which
-            the cross-entropy is averaged.
+        batch_tokens: Batch size in tokens (`plan` finds how many fit into memory).
+        cross_entropy_groups: Number of different texts left of the prompt over which the cross-entropy is
+            averaged (questions with the same such text form one group).
     """
 
     def __init__(
@@ -133,12 +135,12 @@ class Scorer:
         self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
-        """Measure the memory of a step, and set the batch size that fits into the free memory.
+        """Measure the memory of a search step, and set the batch size that fits into the free memory.
 
         Args:
             length: Tokens of a prompt.
-            population: Parents per step.
-            children: Children per step, whose residuals are kept in memory.
+            population: Number of prompts that a step changes (parents).
+            children: Number of changed prompts per step, whose residuals are kept in memory.
 
         Returns:
             The plan; None, with the batch size unchanged, if the device's memory cannot be read.
@@ -149,9 +151,12 @@ class Scorer:
         return plan
 
     def score(self, ids: Ids) -> ScoredPrompts:
-        """Compute objective (mean over all contexts) and cross-entropy of prompts of any lengths.
+        """Compute the objective and the cross-entropy of prompts of any lengths.
 
-        Prompts of equal length are scored together.
+        Both are means over questions. Prompts of equal length are batched together.
+
+        Args:
+            ids: Token ids, one row per prompt; shorter rows are filled on the right with `FILLER` (-1).
         """
         if not (ids == FILLER).any():
             return self._score(ids)
@@ -164,10 +169,14 @@ class Scorer:
     @halve_on_out_of_memory
     @torch.no_grad()
     def objectives(self, ids: Ids) -> Float[Tensor, " candidate"]:
-        """Compute the objective (mean over all contexts) of prompts of any lengths, without cross-entropy.
+        """Compute the objective, but not the cross-entropy, of prompts of any lengths.
 
-        If contexts share the text left of the slot, each prompt runs with its suffix as one row, padded on
-        the right, so that prompts of all lengths share batches.
+        It is the mean over all questions. If all questions share the text left of the prompt, each prompt
+        runs as one row together with the text after it, padded on the right, so that prompts of different
+        lengths are batched together.
+
+        Args:
+            ids: Token ids, one row per prompt; shorter rows are filled on the right with `FILLER` (-1).
         """
         if not self.optimizations.prefix_kv or any(group.joined for group in self.groups):
             return self.score(ids).objective
@@ -210,7 +219,9 @@ class Scorer:
     @halve_on_out_of_memory
     @torch.no_grad()
     def prepare(self, parents: Ids) -> PreparedParents:
-        """Run parent prompts through all blocks, for their own and their children's cross-entropy.
+        """Run parent prompts (which a search step changes) through all blocks.
+
+        The results are the parents' cross-entropy and what their children (changed copies) need for theirs.
 
         Args:
             parents: Token ids of the parents.
@@ -228,16 +239,17 @@ class Scorer:
         first: int = 0,
         weights: Float[Tensor, " candidate"] | None = None,
     ) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Return the gradient of the mean objective with respect to the prompts' embeddings.
+        """Return the gradient of the mean objective with respect to the embeddings of the prompts' tokens.
 
         The embeddings are at the model's own scale.
 
         Args:
-            parents: The prompts.
-            n_contexts: Number of contexts to average over; None for all.
-            first: Index of the first context; counting wraps around at the end.
-            weights: Fluency weight of each parent; weight x gradient of the cross-entropy (tokens as targets
-                held fixed) is then subtracted, in the same passes if a context serves both.
+            parents: Token ids of the prompts.
+            n_contexts: Number of questions to average over; None for all.
+            first: Index of the first question; after the last question the first ones follow.
+            weights: A factor for each prompt; if given, factor x gradient of the cross-entropy is subtracted
+                (tokens count as inputs only, not as predicted targets). Questions that serve both gradients
+                run once.
         """
         each = self.contexts[0].n_branches
         total = -(-len(self.contexts) // each)
@@ -308,7 +320,10 @@ class Scorer:
     def cross_entropy_gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Return the gradient of the mean cross-entropy with respect to the prompts' embeddings.
 
-        The tokens' role as targets is held fixed.
+        Tokens count as inputs only; as predicted targets they are held fixed.
+
+        Args:
+            parents: Token ids of the prompts.
         """
         return self.cross_entropy.gradients(parents)
 
@@ -317,20 +332,20 @@ class Scorer:
     def score_children(
         self, prepared: PreparedParents, children: ChildProposals, advantage: SurvivalTest | None = None
     ) -> tuple[ScoredPrompts, ScoredPrompts]:
-        """Score parents and children on the same contexts in the same pass.
+        """Score parents and their children (changed copies) on the same questions in the same pass.
 
-        With successive halving, half of the children are dropped after each round of contexts, in the order
-        of `advantage`; for this the cross-entropy of children that can be selected is computed after the
-        first round.
+        With successive halving, questions are taken in rounds, and after each round the worse half of the
+        children is dropped, as `advantage` orders them. That order needs the cross-entropy of the children
+        that can still be selected, which is therefore computed after the first round.
 
         Args:
-            prepared: The parents.
-            children: The children.
-            advantage: Test for children that can be selected; None if all can.
+            prepared: The parents with their log-probabilities and KV caches.
+            children: The children with the rows of their parents.
+            advantage: Test whether a child can still be selected, with an order of children; None if all can.
 
         Returns:
             The parents and the children with their scores, on the CPU. The cross-entropy is +inf for children
-            that cannot be selected, and the objective is -inf for children that halving dropped.
+            that cannot be selected, and the objective is -inf for children that were dropped.
         """
         given, children = children.to("cpu"), children.to(self.runner.device)
         sums = self._objective_sums(prepared, children, given, advantage)

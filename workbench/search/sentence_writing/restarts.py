@@ -22,17 +22,17 @@ _GAIN = 0.1
 def update_restart(
     memory: dict[str, Tensor], step: int, best: float, bag: Sequence[int], effects: Float[Tensor, " word"]
 ) -> None:
-    """Exclude a search's strongest word if there was no gain for some steps, and later allow it again.
+    """Exclude a search's strongest word if the best score did not improve for some steps.
 
-    Gains are recorded in the search's memory.
+    The word is allowed again some steps later. The result is stored in the search's memory.
 
     Args:
-        memory: The search's memory, which checkpoints save. It has "gain" (the best score and the step of the
-            last gain) and "left_out" (indices of the excluded words).
+        memory: The search's learned tensors, which checkpoints save. It has "gain" (the best score, and the
+            step of the last improvement) and "left_out" (indices of the excluded words).
         step: Number of the step.
-        best: The best score of a prompt that keeps the limits.
-        bag: Indices of that prompt's words.
-        effects: Expected effect of each candidate word.
+        best: The best score of all prompts within the search's limits.
+        bag: Indices of the words of that prompt, among the candidate words.
+        effects: Learned effect of each candidate word on the score.
     """
     score, since = memory["gain"].tolist() if "gain" in memory else (-float("inf"), step)
     if best > score + _GAIN * float(memory["scores"].std()):
@@ -48,20 +48,20 @@ def update_restart(
 
 
 def left_out(memory: dict[str, Tensor]) -> Tensor:
-    """Return the indices of the words that the search excludes now.
+    """Return the indices of the candidate words that the search excludes at present.
 
     Args:
-        memory: The search's memory.
+        memory: The search's learned tensors by name; "left_out" has the indices.
     """
     return memory.get("left_out", torch.zeros(0, dtype=torch.long))
 
 
 def without_left_out(memory: dict[str, Tensor], bags: Sequence[Sequence[int]]) -> Bool[Tensor, " prompt"]:
-    """Return a mask of the prompts that have no excluded word.
+    """Return a mask of the prompts without any word that the search excludes at present.
 
     Args:
-        memory: The search's memory.
-        bags: Indices of each prompt's words.
+        memory: The search's learned tensors by name; "left_out" has the indices of the excluded words.
+        bags: For each prompt, the indices of its words among the candidate words.
     """
     words = set(left_out(memory).tolist())
     return torch.tensor([words.isdisjoint(bag) for bag in bags], dtype=torch.bool)

@@ -16,9 +16,13 @@ from workbench.personas.persona import counterbalanced
 
 
 def both_sides(contexts: Contexts, n: int) -> Contexts:
-    """Select `n` contexts, taking turns between the matching answers, so that no answer is preferred.
+    """Select `n` questions, in turn from those with different matching answers, to prefer no answer.
 
-    The matching answer is the one that fits the persona's behaviour, such as "(A)" or "(B)".
+    The matching answer is the one that shows the persona, such as "(A)" or "(B)".
+
+    Args:
+        contexts: The questions, rendered as chats.
+        n: Number of questions.
     """
     whole = counterbalanced([context.item for context in contexts])
     sides: dict[tuple[int, ...], list[Any]] = {}
@@ -30,10 +34,13 @@ def both_sides(contexts: Contexts, n: int) -> Contexts:
 
 
 def direction_of(objective: Objective) -> tuple[Site, Float[Tensor, " d_model"]] | None:
-    """Return the site and direction along which the objective would push the residual stream.
+    """Return the direction along which an objective would push the residual stream, and its site.
 
-    It is taken from the first term that is a projection or a latent activation, times the term's weight; None
-    if there is no such term.
+    An objective is a weighted sum of terms. The first term that is a projection or an SAE latent's activation
+    gives the direction, times the term's weight. The result is None if there is no such term.
+
+    Args:
+        objective: The search's objective.
     """
     for weight, term in terms_of(objective):
         if isinstance(term, ProjectionObjective):

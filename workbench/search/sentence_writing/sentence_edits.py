@@ -27,9 +27,12 @@ _LINK_WEIGHT = 0.3
 class SentenceEdits:
     """Edit sentences by replacing, linking and deleting words.
 
+    Words are chosen by a value that is drawn for each edit, plus how well the model expects them at that
+    place.
+
     Attributes:
-        bank: The candidate words.
-        values: Function that draws a value in nats for every candidate word, anew for each edit.
+        bank: The search's candidate words.
+        values: Function that draws a value in nats for every candidate word: its learned effect plus noise.
         generator: The search's random generator.
     """
 
@@ -38,11 +41,15 @@ class SentenceEdits:
     generator: torch.Generator
 
     def pick(self, n: int) -> int:
-        """Draw a number from 0 to n - 1 uniformly."""
+        """Draw an integer from 0 to n - 1 uniformly."""
         return int(torch.randint(n, (1,), generator=self.generator))
 
     def spans(self, prompt: Prompt) -> list[Prompt]:
-        """Group a prompt's tokens by word; punctuation marks are spans of their own."""
+        """Split a prompt's tokens into words; each punctuation mark is a part of its own.
+
+        Args:
+            prompt: Token ids.
+        """
         writer, spans = self.bank.writer, []  # type: ignore[var-annotated]
         for token in prompt:
             letters = writer.letters[token]
@@ -52,12 +59,23 @@ class SentenceEdits:
         return [tuple(span) for span in spans]
 
     def beginning(self, prompt: Prompt) -> Prompt:
-        """Return the beginning of a prompt, up to a random word but at least two words."""
+        """Return the beginning of a prompt, up to a random word but at least two words.
+
+        Args:
+            prompt: Token ids.
+        """
         spans = self.spans(prompt)
         return _flat(spans[: min(len(spans) - 1, 2 + self.pick(max(1, len(spans) - 2)))])
 
     def edited(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
-        """Return up to `n` edits of the best prompts; prompts that come first are edited more often."""
+        """Return up to `n` edits of the best prompts; prompts that come first are edited more often.
+
+        An edit replaces a word, links another word to it ("and bold"), or deletes it; these take turns.
+
+        Args:
+            elites: Token ids of the best prompts, best first.
+            n: Number of edits.
+        """
         if not elites:
             return []
         tables = self.bank.writer.log_probs(elites, self.bank.words.tokens)
@@ -68,9 +86,14 @@ class SentenceEdits:
         return [prompt for prompt in made if prompt]
 
     def swapped(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
-        """Replace one word of one elite by each of the `n` best words of its kind.
+        """Replace one word of one of the best prompts by each of up to `n` other words.
 
-        Words are ranked by their drawn value plus how well the model expects them at that place.
+        The words have the kind of the replaced one (adjective, noun, ...). They are the best by a drawn value
+        (learned effect plus noise) plus how well the model expects them at that place.
+
+        Args:
+            elites: Token ids of the best prompts, best first.
+            n: Largest number of results.
         """
         if not elites or not n:
             return []

@@ -22,12 +22,12 @@ _STEM = 6
 
 @dataclass(frozen=True)
 class Template:
-    """A sentence with gaps for words.
+    """A sentence with gaps for words, such as "You are a {} {}.".
 
     Attributes:
-        variants: The sentence's texts with `{}` for each gap; they differ in a word that depends on the gap's
-            word ("a", "an").
-        gaps: Kind of word of each gap ("" for any).
+        variants: The texts with `{}` for each gap. They differ in a word that depends on the word in the gap
+            ("a", "an").
+        gaps: For each gap, the kind of word that fits, such as adjective ("" for any).
     """
 
     variants: tuple[str, ...]
@@ -35,13 +35,13 @@ class Template:
 
     @classmethod
     def parse(cls, text: str, language: str) -> Template:
-        """Parse one template from sentence_frames.yaml.
+        """Parse one sentence template from sentence_frames.yaml.
 
         The text "You are {a|an} {adjective} {noun}." has two variants (a, an) and two gaps.
 
         Args:
             text: The template's line in the file.
-            language: Name of its language, which is put before the gaps' kinds.
+            language: Name of the template's language, which is put before the kinds of words ("en:noun").
         """
         choices = [
             part[1:-1].split("|") if "|" in part else [part] for part in re.split(r"(\{[^{}]*\})", text)
@@ -60,17 +60,17 @@ class Template:
 
 @dataclass(frozen=True)
 class SentenceForm:
-    """Which texts count as whole sentences, and how sentences may begin.
+    """Rules for whole sentences of some languages, with beginnings and templates of sentences.
 
     Attributes:
         openings: Beginnings of sentences.
-        slots: Templates with gaps for words.
-        kinds: Left contexts of each kind of word.
+        slots: Sentence templates with gaps for words.
+        kinds: For each kind of word (such as noun), texts after which such a word is likely.
         joins: Texts that link two words of a list, such as " and".
         never_last: Words that leave a sentence unfinished if they are last.
         abbreviations: Words whose full stop does not end a sentence.
         sentences: Largest number of sentences in one prompt.
-        roles: Per language, texts that announce the behaviour of a good and of an evil assistant.
+        roles: Per language, a pair of texts that introduce a description of a good and of an evil assistant.
     """
 
     openings: tuple[str, ...]
@@ -83,11 +83,14 @@ class SentenceForm:
     roles: tuple[tuple[str, str], ...] = ()
 
     def accepts(self, text: str) -> bool:
-        """Whether a text is one to `sentences` whole sentences.
+        """Whether a text consists of whole sentences, from one up to `sentences` of them.
 
-        A sentence has a capital first letter (if the script has capitals), only letters and plain
-        punctuation, at least two words, and a proper last word. No word (compared by its first six letters)
-        occurs twice.
+        A whole sentence begins with a capital letter (if the script has capitals), has only letters and plain
+        punctuation, has at least two words, and does not end in a word such as "the" or an abbreviation. In
+        the text no word occurs twice (words are compared by their first six letters).
+
+        Args:
+            text: Text of a prompt.
         """
         parts = split_sentences(text)
         if not 1 <= len(parts) <= self.sentences or any(not _plain(ch) for ch in text) or "  " in text:
@@ -145,11 +148,11 @@ def repeats(text: str) -> bool:
 def load_form(
     languages: Sequence[str], openings: Sequence[str] | None = None, sentences: int = 3
 ) -> SentenceForm:
-    """Load the sentence form of some languages from sentence_frames.yaml.
+    """Load the rules, beginnings and templates of sentences of some languages from sentence_frames.yaml.
 
     Args:
         languages: Names of languages in the file.
-        openings: Your own openings instead of the file's (templates are then left out).
+        openings: Your own beginnings of sentences instead of the file's (there are then no templates).
         sentences: Largest number of sentences in one prompt.
 
     Raises:

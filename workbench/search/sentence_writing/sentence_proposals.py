@@ -28,21 +28,23 @@ _PARENTS = 24
 
 @dataclass(frozen=True)
 class SentenceProposals:
-    """Propose the candidates of a step.
+    """Propose the candidate sentences of each search step, which are then screened and scored.
 
-    They are biased by the learned word effects and steered towards the best sentences so far.
+    Words with a large learned effect on the score are preferred. Sentences that the model writes are also
+    steered along the difference between the mean residuals of the best sentences and of all.
     """
 
     tools: SentenceTools
 
     def pushes(self, opening: Prompt, n: int) -> list[Tensor]:
-        """Return `n` steering vectors along the objective's own direction.
+        """Return `n` steering vectors along the objective's direction in the residual stream.
 
-        Their strengths are 1 to 3 tenths of the residual's usual norm. The list is empty if the objective has
-        no direction.
+        Their norms are 0.1 to 0.3 times the norm of the residual stream. The list is empty if the objective
+        has no direction (such as a projection or an SAE latent).
 
         Args:
-            opening: Tokens at whose last position the residual's norm is measured.
+            opening: Token ids of a sentence's beginning; the residual stream's norm is measured at the last
+                of them.
             n: Number of vectors.
         """
         found = direction_of(self.tools.bench.scorer.objective)
@@ -54,9 +56,10 @@ class SentenceProposals:
         return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
 
     def candidates(self, elites: list[Prompt], step: int) -> list[Prompt]:
-        """Propose the candidates of a step: written sentences, edits, filled templates, and pairs.
+        """Propose the candidates of a search step, as token ids.
 
-        Sentences are written only every `write_every` steps.
+        They are sentences that the model writes, edits of the best prompts, templates filled with words, and
+        good prompts joined in pairs. The model writes only every `write_every` steps.
 
         Args:
             elites: The best prompts so far.
@@ -153,9 +156,13 @@ class SentenceProposals:
         return times * (residuals[best].mean(0) - residuals.mean(0))
 
     def shortened(self, elites: Sequence[Prompt]) -> list[Prompt]:
-        """Return elites of several sentences without one of them, if they keep the limits.
+        """Return prompts of several sentences without one of them, if the result keeps the limits.
 
-        A sentence that only lowers the mean cross-entropy is padding.
+        The limits are those of the search, such as its largest cross-entropy. A sentence that only lowers the
+        mean cross-entropy is padding.
+
+        Args:
+            elites: Token ids of the best prompts.
         """
         parts = [split_sentences(self.tools.slot.text(elite)) for elite in elites]
         texts = [

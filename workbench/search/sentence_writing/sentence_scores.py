@@ -29,16 +29,16 @@ ALIKE = 0.75
 
 @dataclass(frozen=True)
 class SentenceScores:
-    """Store of scored sentences, with the models that are fitted to them.
+    """All sentences that a search scored, with the models that predict scores from them.
 
-    The models predict scores from a sentence's words and from its residuals at half the model's depth. All
-    data are in `bench.memory`, which checkpoints save.
+    The models use a sentence's words and its residuals at half the model's depth. All data are in
+    `bench.memory`, which checkpoints save.
 
     Attributes:
-        bench: The search's toolkit.
+        bench: The search's tools, such as its scorer, random generator and memory.
         method: The search's settings.
-        scorer: Scorer on the contexts of a step.
-        bank: The candidate words.
+        scorer: Scorer on the few questions that a step uses.
+        bank: The search's candidate words.
     """
 
     bench: SearchToolkit
@@ -47,11 +47,11 @@ class SentenceScores:
     bank: WordBank
 
     def remember(self, scored: ScoredPrompts, screened: ScreenedSentences) -> None:
-        """Store prompts with their scores and screening measures, for the models that are fitted to them.
+        """Store prompts with their scores and screening measures; the predicting models are fitted to them.
 
         Args:
             scored: The scored prompts, on any device.
-            screened: Their screening measures, in the same order.
+            screened: The prompts' screening measures (such as their cross-entropy), in the same order.
         """
         memory = self.bench.memory
         everything = ScoredPrompts(scored.ids.cpu(), scored.objective.cpu(), screened.cross_entropy)
@@ -64,19 +64,25 @@ class SentenceScores:
         memory.update(ids=everything.ids, scores=everything.objective, residuals=residuals, measures=measures)
 
     def prompts(self) -> list[Prompt]:
-        """Return every prompt scored so far."""
+        """Return the token ids of every prompt scored so far."""
         return as_prompts(self.bench.memory["ids"]) if "ids" in self.bench.memory else []
 
     def good_prompts(self) -> set[Prompt]:
-        """Return the scored prompts that keep all limits (on cross-entropies and on evil advice)."""
+        """Return the scored prompts that keep all limits of the search, as token ids.
+
+        The limits are on cross-entropies and on the log-odds that a sentence describes an evil assistant.
+        """
         prompts = self.prompts()
         return {prompts[i] for i in self.good().nonzero()[:, 0].tolist()}
 
     def unlike_first(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Return the prompts' indices, those that differ from each other first.
+        """Order prompts so that those that differ in their words come first, and return their indices.
 
-        A prompt differs if it shares at most three quarters of its words with each prompt before it that
-        differs.
+        Going through the prompts, one counts as different if it shares at most three quarters of its words
+        with each different one before it.
+
+        Args:
+            prompts: Token ids of the prompts, best first.
         """
         bags, unlike = [set(self.bank.words.of(prompt)) for prompt in prompts], []  # type: ignore[var-annotated]
         for i, words in enumerate(bags):
@@ -85,9 +91,10 @@ class SentenceScores:
         return unlike + [i for i in range(len(prompts)) if i not in set(unlike)]
 
     def disagreement(self, n: int = 24) -> list[str]:
-        """Warn if the objective does not follow the answers' log-odds.
+        """Warn if the model's answers do not follow the objective.
 
-        Both are compared over `n` scored sentences from the best to the worst, by rank correlation.
+        The objective and the log-odds of the matching answer (the one that shows the persona) are compared by
+        rank correlation, over `n` scored sentences from the best to the worst.
 
         Args:
             n: Number of sentences.
@@ -118,17 +125,23 @@ class SentenceScores:
         ]
 
     def differentiate(self, prompts: Sequence[Prompt]) -> None:
-        """Store the gradient of the objective at the embeddings, averaged over prompts and positions."""
+        """Store the gradient of the objective at the embeddings, averaged over prompts and positions.
+
+        Args:
+            prompts: Token ids of the prompts at which the gradient is taken.
+        """
         device = self.bench.scorer.runner.device
         slopes = [self.scorer.gradients(as_ids([prompt], device)).mean((0, 1)) for prompt in prompts]
         self.bench.memory["slope"] = torch.stack(slopes).mean(0).cpu()
 
     def fit(self, probe: bool | None = None) -> WordEffectModel:
-        """Fit the model that predicts scores from words and residuals at half the model's depth.
+        """Fit the model that predicts a sentence's score from its words and its residuals.
+
+        The residuals are those at half the model's depth, averaged over tokens.
 
         Args:
-            probe: Whether residuals are used; None for the method's setting. With False the model has words
-                alone, whose effects bias the writing.
+            probe: Whether residuals are used; None for the search's setting. False gives effects of words
+                alone, with which the model's writing is biased.
         """
         memory, words = self.bench.memory, self.with_slope()
         bags = [words.of(ids) for ids in self.prompts()]
@@ -139,16 +152,20 @@ class SentenceScores:
     def predicted(
         self, prompts: Sequence[Prompt], means: Float[Tensor, "prompt d_model"]
     ) -> tuple[Tensor, Tensor]:
-        """Return the expected scores of prompts and their standard deviations.
+        """Return the predicted scores of prompts, and their standard deviations.
 
         Args:
-            prompts: The prompts.
-            means: Mean residual of each prompt at half the model's depth.
+            prompts: Token ids of the prompts.
+            means: Residuals of each prompt at half the model's depth, averaged over its tokens.
         """
         return self.fit().predict([self.bank.words.of(ids) for ids in prompts], means)
 
     def with_slope(self) -> CandidateWords:
-        """Return the candidate words with the gain that the gradient predicts for each, standardised."""
+        """Return the candidate words with the gain in objective that the gradient predicts for each.
+
+        The gains are standardised (mean 0, standard deviation 1 over the words); they are 0 without a
+        gradient.
+        """
         words = self.bank.words
         if "slope" not in self.bench.memory:
             return words
@@ -159,10 +176,11 @@ class SentenceScores:
         return replace(words, slope=(raw - raw.mean()) / raw.std().clamp(min=1e-9))
 
     def word_effects(self) -> tuple[Float[Tensor, " word"], Float[Tensor, " word"]]:
-        """Return the expected effect of each candidate word and its standard deviation.
+        """Return the learned effect of each candidate word on the score, and its standard deviation.
 
-        Both are in standard deviations of the scores. They come from the model of words, and for the bank's
-        words also from the prediction of their residuals at half the model's depth.
+        Both are in standard deviations of the scores. They come from the model of words. For words that were
+        tried in a template, the score predicted from the template's residuals at half the model's depth is
+        added.
         """
         mean, spread = self.fit(probe=False).word_effects()
         bank = self.bank
@@ -176,14 +194,15 @@ class SentenceScores:
         return mean, spread
 
     def elites(self) -> Ids:
-        """Return the best scored prompts that keep the limits and differ from each other.
+        """Return the best scored prompts that keep the search's limits and differ in their words.
 
-        At most half of a prompt's words are in any better prompt of the result.
+        At most half of a prompt's words are in any better prompt of the result. The number of prompts is the
+        search's `population`.
         """
         return as_ids(self._diverse(self.good(), self.method.population), self.bench.scorer.runner.device)
 
     def strongest(self) -> list[Prompt]:
-        """Return the best scored prompts that differ from each other, whatever their cross-entropy.
+        """Return the best scored prompts that differ in their words, even if they break the search's limits.
 
         A short sentence with a strong word is unlikely text, but can become fluent if words are added.
         """
@@ -211,13 +230,16 @@ class SentenceScores:
         return kept
 
     def good(self) -> Bool[Tensor, " prompt"]:
-        """Return a mask of the scored prompts that keep all limits (cross-entropies, evil advice)."""
+        """Return a mask of the scored prompts that keep all limits of the search.
+
+        The limits are on cross-entropies and on the log-odds that a sentence describes an evil assistant.
+        """
         return self.keeps(self.bench.memory["measures"])
 
     def keeps(self, measures: Float[Tensor, "prompt measure"]) -> Bool[Tensor, " prompt"]:
-        """Return a mask of the prompts whose screening measures keep all limits.
+        """Return a mask of the prompts whose screening measures keep all limits of the search.
 
         Args:
-            measures: Nats, five per prompt (see `ScreenedSentences`).
+            measures: Five values in nats per prompt, such as its cross-entropy (see `ScreenedSentences`).
         """
         return (measures <= self.bench.memory["limits"]).all(1)

@@ -8,7 +8,7 @@ from workbench.search.search_method import SearchMethod
 
 
 class SentenceSettings(SearchMethod):
-    """Fields of a search over sentences; the docstring of `SentenceSearch` describes each of them."""
+    """Settings of a search over sentences; the docstring of `SentenceSearch` describes each of them."""
 
     length: int = Field(default=24, ge=4)
     population: int = Field(default=6, ge=1)

@@ -39,15 +39,18 @@ _NO_LIMIT = 1e6
 
 @dataclass
 class SentenceTools:
-    """Tools of one search over sentences, made once; learned data are in `bench.memory`.
+    """Objects that a search over sentences uses in all steps; they are made once.
+
+    What the search learns is in `bench.memory`.
 
     Attributes:
-        bench: The search's toolkit.
+        bench: The search's tools, such as its scorer, random generator and memory.
         method: The search's settings.
-        slot: Tokens and texts of prompts in the slot.
-        writer: Writes and screens sentences.
-        scorer: Scorer on the few contexts of a step.
-        words: The candidate words.
+        slot: Converts prompts between text and tokens at the slot, the place in the chat where they are
+            inserted.
+        writer: Lets the model write sentences, and screens them.
+        scorer: Scorer on the few questions that a step uses.
+        words: The candidate words, and those of them that were tried in templates.
     """
 
     bench: SearchToolkit
@@ -59,17 +62,21 @@ class SentenceTools:
 
     @cached_property
     def learned(self) -> SentenceScores:
-        """The sentences scored so far, and the models fitted to them."""
+        """The sentences scored so far, and the models that predict scores from them."""
         return SentenceScores(self.bench, self.method, self.scorer, self.words)
 
     @cached_property
     def proposals(self) -> SentenceProposals:
-        """Object that proposes the candidates of each step: written, edited, filled and joined sentences."""
+        """Object that proposes candidate sentences: written, edited, filled into templates, and joined."""
         return SentenceProposals(self)
 
     @classmethod
     def of(cls, bench: SearchToolkit, method: SentenceSettings) -> SentenceTools:
-        """Return the search's tools, which are made at the first call.
+        """Return the objects that a search over sentences uses; the first call makes them.
+
+        Args:
+            bench: The search's tools, in which the objects are kept.
+            method: The search's settings.
 
         Raises:
             UserError: No allowed token ends a sentence, or no lower-case word is allowed.
@@ -95,13 +102,16 @@ class SentenceTools:
         return bench.tools["sentences"]
 
     def openings(self, sampled: int) -> list[Prompt]:
-        """Return the openings of sentences: the form's, and some that the model begins with.
+        """Return beginnings of sentences as token ids: given ones, and some that the model writes.
 
-        The form's openings are kept if decoding and encoding leaves their text unchanged; the model's have up
-        to two tokens.
+        Given ones (from the settings or sentence_frames.yaml) are used if all their tokens are allowed and
+        decode to the same text. The model's have up to two tokens.
 
         Args:
-            sampled: Number of openings from the model.
+            sampled: Number of beginnings from the model.
+
+        Returns:
+            Token ids of each beginning.
 
         Raises:
             UserError: None of the form's openings is kept.
@@ -131,11 +141,11 @@ class SentenceTools:
         return kept
 
     def write(self, drafts: Sequence[SentenceDraft], site: Site | None = None) -> list[Prompt]:
-        """Let the model write sentences, and return those that ended.
+        """Let the model write sentences, and return the token ids of those that ended.
 
         Args:
-            drafts: Opening, bias and steering of each sentence.
-            site: Site at which the drafts are steered; the writer's own when None.
+            drafts: Beginning, word bias and steering vector of each sentence.
+            site: Site at which the steering vectors are added; at half the model's depth when None.
         """
         return [
             ids
@@ -146,19 +156,25 @@ class SentenceTools:
         ]
 
     def admitted(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the new prompts that are whole sentences and keep their token ids in every context."""
+        """Return the prompts that are new, are whole sentences, and keep their token ids inside the chat.
+
+        Their text, encoded inside the chat of every question, must have the same token ids again.
+
+        Args:
+            prompts: Token ids of the prompts.
+        """
         return self.slot.admitted(prompts, set(self.learned.prompts()))
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def first_scores(self, prompts: list[Prompt]) -> ScoredPrompts:
-        """Score the first sentences of a search, and fit the first models to the scores.
+        """Score the first sentences of a search, and fit the first models that predict scores.
 
-        Scored are some of the sentences, those of the others that residuals at half the model's depth predict
-        to be best, and templates with one word.
+        Some of the sentences are scored; then those of the others that the models predict to be best, from
+        their residuals at half the model's depth; then templates filled with single words.
 
         Args:
-            prompts: The sentences that the model wrote for the start.
+            prompts: Token ids of the sentences that the model wrote at the start.
 
         Raises:
             UserError: No prompt has the form of a sentence.
@@ -195,10 +211,13 @@ class SentenceTools:
         return scored
 
     def set_limits(self, screened: ScreenedSentences) -> None:
-        """Set the limits from the method's settings.
+        """Set the limits on sentences (such as the largest cross-entropy) from the search's settings.
 
-        If no sentence of the start keeps them, they are raised to what the quarter with the lowest
-        cross-entropy keeps.
+        If no sentence of the start keeps them all, they are raised to what the quarter of sentences with the
+        lowest cross-entropy keeps.
+
+        Args:
+            screened: The sentences of the start with their screening measures.
         """
         method = self.method
         evil = (
@@ -219,13 +238,13 @@ class SentenceTools:
         self.bench.memory["limits"] = limits
 
     def scored_step(self, elites: list[Prompt], step: int) -> ScoredPrompts:
-        """Run one step: propose candidates, screen them, and score the best.
+        """Run one step of a search over sentences: propose candidates, screen them, and score the best.
 
-        Candidates are screened first by the score that residuals at half the model's depth predict, then by
-        cross-entropy.
+        Screening first takes the candidates with the best scores predicted from their residuals at half the
+        model's depth, then drops those that break the limits (such as the largest cross-entropy).
 
         Args:
-            elites: The best prompts so far.
+            elites: Token ids of the best prompts so far.
             step: Number of the step.
         """
         method = self.method
@@ -268,11 +287,12 @@ class SentenceTools:
     # ---- scores and what is learned from them -----------------------------------------------------------------------
 
     def score(self, prompts: Sequence[Prompt], screened: ScreenedSentences | None) -> ScoredPrompts:
-        """Score prompts exactly on the few contexts of a step, and store the scores.
+        """Compute the scores of prompts on the few questions that a step uses, and store them.
 
         Args:
-            prompts: The prompts.
-            screened: Their screening measures; None without prompts.
+            prompts: Token ids of the prompts.
+            screened: The prompts' screening measures (such as their cross-entropy); None if there are no
+                prompts.
         """
         device = self.bench.scorer.runner.device
         if not prompts or screened is None:
@@ -300,10 +320,13 @@ class SentenceTools:
     # ---- words ------------------------------------------------------------------------------------------------------
 
     def slots(self, n: int) -> list[Prompt]:
-        """Return up to `n` new templates with one word that are predicted to be best.
+        """Return up to `n` new prompts that are templates filled with one word and are predicted to be best.
 
-        They are predicted from residuals at half the model's depth, or without a probe from the gradient and
-        the model's log-probability.
+        The prediction uses the residuals at half the model's depth; if the setting `probe` is False, it uses
+        the objective's gradient and the word's log-probability.
+
+        Args:
+            n: Largest number of prompts.
         """
         bank = self.words
         if not len(bank.places):
@@ -327,9 +350,10 @@ class SentenceTools:
         return [bank.prompts[row] for row, ok in zip(picked, whole.tolist(), strict=True) if ok][:n]
 
     def grow(self) -> None:
-        """Extend the bank of words by the neighbours (by embedding) of those that are predicted to be best.
+        """Try more words in templates: those similar to the words that are predicted to be best.
 
-        The best words of each kind (adjective, noun, ...) are used.
+        Similarity is that of the embeddings. The best words of each kind (adjective, noun, ...) are used. The
+        new words join the bank, the list of words that were tried.
         """
         bank = self.words
         if self.method.probe and self.method.near_reads and len(bank.places):

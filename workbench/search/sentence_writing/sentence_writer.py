@@ -27,12 +27,12 @@ UNMEASURED = -1e6
 
 @dataclass(frozen=True)
 class SentenceDraft:
-    """One sentence to write.
+    """How the model is to write one sentence: its beginning, word biases, steering and temperature.
 
     Attributes:
-        opening: Its first tokens.
+        opening: Token ids with which the sentence begins.
         bias: Nats added to the logits of tokens that begin a word, [d_vocab]; None for no bias.
-        push: Vector added to the residual stream at the writer's site, [d_model]; None for no steering.
+        push: Steering vector that is added to the residual stream, [d_model]; None for no steering.
         temperature: Sampling temperature.
     """
 
@@ -44,16 +44,15 @@ class SentenceDraft:
 
 @dataclass(frozen=True)
 class ScreenedSentences:
-    """Prompts with their screening measures.
+    """Prompts with five measures by which unusable sentences are screened out.
 
     Attributes:
-        measures: Nats, five per prompt: its cross-entropy (mean over its tokens); the largest -log p of its
-            small words and punctuation marks, because grammar should predict these; the largest -log p of its
-            words (the sum over the word's tokens), without the first word; the largest -log p of a mark that
-            ends a sentence (a sentence may end where the model goes on, but "You are a precautionary." has no
-            noun); the log-odds that it was said of an evil assistant and not of a good one (UNMEASURED until
-            `SentenceTools` has measured it).
-        residuals: Mean over the prompt's tokens at half the model's depth.
+        measures: Values in nats, five per prompt: (1) cross-entropy, mean over the tokens; (2) largest -log p
+            of its function words and punctuation marks, which grammar should predict; (3) largest -log p of
+            its words (sum over the word's tokens) without the first; (4) largest -log p of a mark that ends a
+            sentence, which is large if words are missing ("You are a precautionary."); (5) log-odds that it
+            describes an evil assistant and not a good one (UNMEASURED until `SentenceTools` has measured it).
+        residuals: Residuals at half the model's depth, mean over the prompt's tokens.
     """
 
     measures: Float[Tensor, "prompt 5"]
@@ -65,7 +64,7 @@ class ScreenedSentences:
         return self.measures[:, 0]
 
     def pick(self, rows: Int[Tensor, " row"]) -> ScreenedSentences:
-        """Return the sentences of some rows."""
+        """Return some of the prompts with their measures, selected by index."""
         return ScreenedSentences(self.measures[rows], self.residuals[rows])
 
     @classmethod
@@ -78,13 +77,13 @@ class ScreenedSentences:
 
 @dataclass(frozen=True)
 class HalfRead:
-    """Prompts that ran through half of the blocks.
+    """Prompts that ran through the lower half of the model's blocks, with the resulting residuals.
 
     Attributes:
-        ids: Token ids, padded on the right.
+        ids: Token ids, one row per prompt, padded on the right.
         lengths: Number of tokens of each prompt.
-        resid: Residuals at every position.
-        means: Mean residual over each prompt's own positions, on the CPU.
+        resid: Residuals after the lower half of the blocks, at every position.
+        means: Mean of these residuals over each prompt's positions (without padding), on the CPU.
     """
 
     ids: Int[Tensor, "prompt pos"]
@@ -93,7 +92,7 @@ class HalfRead:
     means: Float[Tensor, "prompt d_model"]
 
     def pick(self, rows: Int[Tensor, " row"]) -> HalfRead:
-        """Return the prompts of some rows, cut to the longest of them."""
+        """Return some of the prompts, selected by index, without padding beyond the longest of them."""
         at = rows.to(self.ids.device)
         lengths = self.lengths[at]
         longest = int(lengths.max())
@@ -101,13 +100,15 @@ class HalfRead:
 
 
 class SentenceWriter:
-    """Write and screen sentences after one prefix.
+    """Let the model write sentences at the prompt's place in a chat, and screen sentences.
+
+    All sentences continue the same chat text (the prefix), whose keys and values are computed once.
 
     Args:
         runner: The model's runner.
-        prefix: Token ids left of the slot.
+        prefix: Token ids of the chat text left of the prompt.
         allowed: Tokens that may be written, bool [d_vocab].
-        small_words: Function words of the language.
+        small_words: Function words of the language, which grammar makes predictable.
     """
 
     def __init__(
@@ -174,15 +175,15 @@ class SentenceWriter:
         site: Site | None = None,
         unfinished: bool = False,
     ) -> list[tuple[int, ...] | None]:
-        """Write the sentence of each draft.
+        """Let the model write one sentence for each draft.
 
         Args:
-            drafts: The drafts.
-            length: Largest number of tokens.
-            top_k: Number of likeliest tokens to sample from.
+            drafts: Beginning, word bias and steering vector of each sentence.
+            length: Largest number of tokens of a sentence.
+            top_k: Number of likeliest tokens from which each token is sampled.
             generator: Random generator.
-            site: Site at which the drafts push; the writer's own when None.
-            unfinished: Whether sentences that did not end are returned as they are.
+            site: Site at which the steering vectors are added; at half the model's depth when None.
+            unfinished: Whether to return sentences that did not end, as far as they were written.
 
         Returns:
             Token ids of each sentence; None if it did not end within `length` tokens (unless `unfinished`).
@@ -224,7 +225,12 @@ class SentenceWriter:
     def log_probs(
         self, prompts: Sequence[Sequence[int]], tokens: Int[Tensor, " token"]
     ) -> list[Float[Tensor, "prompt_pos token"]]:
-        """Return log p(token | left) of some tokens at every position of each prompt, on the CPU."""
+        """Return log p(token | tokens on the left) of some tokens at every position of prompts, on the CPU.
+
+        Args:
+            prompts: Token ids of each prompt, which continues the writer's chat text.
+            tokens: Token ids whose log-probabilities are returned.
+        """
         read = self.read(prompts)
         top = self._to_top(read.resid)
         found = []
@@ -240,7 +246,11 @@ class SentenceWriter:
 
     @torch.no_grad()
     def next_log_probs(self, left: Sequence[int]) -> Float[Tensor, " d_vocab"]:
-        """Return log p of every token as the next one after the writer's prefix and the tokens `left`."""
+        """Return log p of every token as the next one in the writer's chat text.
+
+        Args:
+            left: Token ids of the prompt's beginning, which follow the chat text left of the prompt.
+        """
         ids = torch.tensor([list(left)], device=self.runner.device)
         resid, _ = self.runner.run(
             self.runner.embed(ids, self.kv.length if self.kv is not None else 0),
@@ -252,7 +262,12 @@ class SentenceWriter:
 
     @torch.no_grad()
     def norm(self, text: Sequence[int], site: Site) -> float:
-        """Return the norm of the residual stream at a site, at the last of the tokens `text`."""
+        """Return the norm of the residual stream at a site, at the last token of a text in the chat.
+
+        Args:
+            text: Token ids, which follow the chat text left of the prompt.
+            site: Where the residual stream is read.
+        """
         ids = torch.tensor([list(text)], device=self.runner.device)
         with self.runner.capture((site,)) as caught:
             self.runner.run(
@@ -327,9 +342,9 @@ class SentenceWriter:
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Sequence[int]]) -> HalfRead:
-        """Run prompts through the lower half of the blocks, without any question.
+        """Run prompts through the lower half of the blocks, after the chat text but without any question.
 
-        Prompts of similar length share a batch.
+        Prompts of similar length are batched together.
 
         Args:
             prompts: Token ids of each prompt.
@@ -357,13 +372,13 @@ class SentenceWriter:
     def means_after(
         self, left: Sequence[int], tails: Sequence[Sequence[int]]
     ) -> Float[Tensor, "tail d_model"]:
-        """Return the mean residual at half the model's depth of prompts that begin alike.
+        """Return the mean residuals, at half the model's depth, of prompts with the same beginning.
 
-        The common beginning runs once. The result is on the CPU and equals the `means` of `read`.
+        The beginning runs once for all of them. The result is on the CPU, and equals the `means` of `read`.
 
         Args:
-            left: Tokens of the common beginning.
-            tails: The remaining tokens of each prompt.
+            left: Token ids of the common beginning.
+            tails: Token ids of the rest of each prompt.
         """
         runner, start = self.runner, self.low.length if self.low is not None else 0
         ids = torch.tensor([list(left)], device=runner.device)
@@ -385,9 +400,14 @@ class SentenceWriter:
     def log_probs_after(
         self, left: Sequence[int], prompts: Sequence[Sequence[int]]
     ) -> Float[Tensor, " prompt"]:
-        """Return log p of each prompt after the text `left`, without its first token, on the CPU.
+        """Return log p of each prompt after a text, without the prompt's first token.
 
-        The first token is left out because its probability also includes that a text begins.
+        The sums of log-probabilities are on the CPU. The first token is left out because its probability also
+        depends on whether a new text begins there.
+
+        Args:
+            left: Token ids of the text, which follows the writer's chat text.
+            prompts: Token ids of each prompt.
         """
         runner, start = self.runner, self.kv.length if self.kv is not None else 0
         ids = torch.tensor([list(left)], device=runner.device)
@@ -417,10 +437,13 @@ class SentenceWriter:
 
     @torch.no_grad()
     def screen(self, read: HalfRead) -> ScreenedSentences:
-        """Compute the screening measures of prompts that ran through the lower half of the blocks.
+        """Compute the measures by which sentences are screened, such as their cross-entropy.
+
+        The prompts ran through the lower half of the blocks; this runs the upper half. The fifth measure is
+        left out.
 
         Args:
-            read: The result of `read`.
+            read: The prompts with their residuals, the result of the method `read`.
         """
         measures = torch.full((len(read.ids), 5), UNMEASURED)
         for rows in _of_like_length(read.lengths.cpu()):

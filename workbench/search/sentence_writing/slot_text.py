@@ -19,13 +19,13 @@ Prompt = tuple[int, ...]
 
 @dataclass(frozen=True)
 class SlotText:
-    """Texts and tokens of prompts in one slot.
+    """Converts prompts between text and token ids at the slot, the place in a chat for the prompt.
 
     Attributes:
         runner: The model's runner.
-        contexts: Contexts of the search.
+        contexts: The search's questions, rendered as chats with that place.
         allowed: Tokens that may be in a prompt, bool [d_vocab].
-        form: Form of the sentences.
+        form: Rules for whole sentences.
         length: Largest number of tokens of a prompt.
     """
 
@@ -36,36 +36,43 @@ class SlotText:
     length: int
 
     def encode(self, text: str, inner: bool = False) -> Prompt:
-        """Encode a text to the tokens that it has in the slot.
+        """Encode a text to the token ids that it has inside the chat, at the prompt's place.
 
         Args:
             text: The text.
-            inner: Whether the text is inside a prompt and not at its beginning.
+            inner: Whether the text comes after the prompt's first words (and not at its beginning).
         """
         lead = "" if inner else self.contexts[0].lead
         return tuple(token_ids(self.runner.tokenizer, [lead + text])[0])
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of a prompt's tokens."""
+        """Return the text of a prompt's token ids, without spaces around it."""
         return token_texts(self.runner.tokenizer, [ids])[0].strip()
 
     def may_be_used(self, ids: Prompt) -> bool:
-        """Whether a prompt has only allowed tokens and is not too long."""
+        """Whether a prompt has only allowed tokens and at most `length` of them."""
         return len(ids) <= self.length and bool(self.allowed[list(ids)].all())
 
     def survivors(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the prompts that keep their token ids when every rendered context is decoded and encoded."""
+        """Return the prompts that keep their token ids inside the chat of every question.
+
+        The chat with the prompt is decoded and encoded again for this test.
+
+        Args:
+            prompts: Token ids of each prompt.
+        """
         alive = all_survive(self.runner, self.contexts, prompts) if prompts else []
         return [ids for ids, ok in zip(prompts, alive, strict=True) if ok]
 
     def admitted(self, prompts: Sequence[Prompt], seen: Container[Prompt]) -> list[Prompt]:
-        """Return the new prompts that are whole sentences and keep their token ids in every context.
+        """Return the prompts that are new, are whole sentences, and keep their token ids inside the chat.
 
-        Each is returned once, in the tokens that the tokenizer gives for its text.
+        Each is returned once, with the token ids that the tokenizer gives for its text. Prompts that are too
+        long or have tokens that are not allowed are left out.
 
         Args:
-            prompts: Candidate prompts.
-            seen: Prompts that are not new.
+            prompts: Token ids of the prompts.
+            seen: Token ids of prompts that do not count as new.
         """
         texts = dict.fromkeys(self.text(ids) for ids in prompts)
         again = dict.fromkeys(self.encode(text) for text in texts if self.form.accepts(text))

@@ -30,16 +30,17 @@ _SAMPLE = 512
 
 @dataclass(frozen=True)
 class OneGapTemplates:
-    """The first template with one gap for each kind of word; its variants are separate entries.
+    """Sentence templates with one gap, one for each kind of word (adjective, noun, ...).
 
-    Words of a kind are thus compared in the same template.
+    Words of a kind are thus compared in the same template. If the template has variants ("a", "an"), each is
+    a separate entry.
 
     Attributes:
-        texts: The templates' texts.
-        kinds: Kind of each template's gap.
-        where: Index of the best template for each candidate word.
-        rank: Rank of each word among the words of its best template.
-        log_probs: log p of each word in its best template; -inf if no template takes a word of its kind.
+        texts: The templates' texts, such as "You are a {}.".
+        kinds: For each template, the kind of word that fits its gap.
+        where: For each candidate word, the index of the template in which the word ranks best.
+        rank: For each word, its rank by log p among the words in that template.
+        log_probs: log p of each word in that template; -inf if no template takes a word of its kind.
     """
 
     texts: list[str]
@@ -51,14 +52,16 @@ class OneGapTemplates:
 
 @dataclass
 class WordBank:
-    """Candidate words of one search, and the bank: words that were tried in a template with one gap.
+    """Candidate words of a search over sentences, and the words (the bank) that were tried in a template.
+
+    A template is a sentence with one gap, such as "Be {adjective}.".
 
     Attributes:
-        slot: Tokens and texts of prompts in the slot.
+        slot: Converts prompts between text and token ids at their place in the chat.
         writer: Runs the filled templates through the lower half of the blocks.
         words: The candidate words.
-        memory: The search's memory, which checkpoints save; "bank" has the indices of the bank's words and
-            "bank_means" their mean residuals.
+        memory: The search's learned tensors, which checkpoints save; "bank" has the indices of the tried
+            words, "bank_means" the mean residuals of their filled templates.
     """
 
     slot: SlotText
@@ -72,12 +75,12 @@ class WordBank:
 
     @cached_property
     def kinds(self) -> WordKinds:
-        """Kinds (adjective, noun, ...) of every candidate word."""
+        """The kinds (adjective, noun, ...) of every candidate word."""
         return word_kinds(self.writer, self.slot.form.kinds, self.words.tokens, self.slot.encode)
 
     @cached_property
     def templates(self) -> OneGapTemplates:
-        """Sentence templates with one gap, and each candidate word's best template with its log p there."""
+        """Sentence templates with one gap, and for each word the template in which it ranks best."""
         first: dict[str, Template] = {}
         for template in self.slot.form.slots:
             if len(template.gaps) == 1:
@@ -106,7 +109,10 @@ class WordBank:
     def next_word(self, left: str) -> Float[Tensor, " word"]:
         """Return log p of every candidate word as the next one after a text, on the CPU.
 
-        Each text runs only once.
+        The model runs only once for each text.
+
+        Args:
+            left: The text, at the prompt's place in the chat.
         """
         if left not in self._next_word:
             self._next_word[left] = self.writer.next_log_probs(self.slot.encode(left))[
@@ -115,13 +121,14 @@ class WordBank:
         return self._next_word[left]
 
     def near(self, words: Tensor) -> Float[Tensor, " word"]:
-        """Return how near each candidate is to the nearest of some words, by their embeddings.
+        """Return how similar each candidate word is to the most similar of some words, by their embeddings.
 
-        The unit is the standard deviation of the candidate's own cosines, so that a word that is near to all
-        words counts as near to none.
+        Similarity is the cosine, minus the candidate's mean cosine with a sample of all words, in units of
+        the standard deviation over that sample. So a word that is similar to all words counts as similar to
+        none.
 
         Args:
-            words: Indices of the words.
+            words: Indices of the words to compare with.
         """
         centre, sd = self._usual_cosines
         return (
@@ -138,35 +145,39 @@ class WordBank:
 
     @property
     def n_kinds(self) -> int:
-        """Number of kinds of words (adjective, noun, ...) that have a template with one gap."""
+        """Number of kinds of words (adjective, noun, ...) that have a sentence template with one gap."""
         return len(set(self.templates.kinds))
 
     @property
     def places(self) -> Int[Tensor, " bank"]:
-        """Indices of the candidate words that were tried in a template (the bank)."""
+        """Indices, among the candidate words, of the words that were tried in a template (the bank)."""
         return self.memory.get("bank", torch.zeros(0, dtype=torch.long))
 
     @property
     def means(self) -> Float[Tensor, "bank d_model"]:
-        """Mean residual of each bank word's filled template, after the lower half of the blocks."""
+        """Residuals of each tried word's filled template at half the model's depth, mean over its tokens."""
         return self.memory["bank_means"]
 
     @property
     def prompts(self) -> list[Prompt]:
-        """Prompts of the bank: each of its words in its best template."""
+        """Token ids of each tried word's filled template: the one in which the word ranks best."""
         for word in self.places[len(self._prompts) :].tolist():
             self._prompts.append(self.filled(self.templates.texts[int(self.templates.where[word])], [word]))
         return self._prompts
 
     @property
     def log_probs(self) -> Float[Tensor, " bank"]:
-        """Log-probability of each word of the bank in the gap of its template."""
+        """Log-probability of each tried word in the gap of its template."""
         return self.templates.log_probs[self.places]
 
     def begin(self, n: int) -> None:
-        """Fill the bank with the `n` candidate words that the model finds likeliest in sentence templates.
+        """Choose the first `n` words to try in templates: those that the model finds likeliest there.
 
-        A word counts by its best rank in any template, or in any context of a template's kind of word.
+        A word counts by its best rank by log p: in any template with one gap, or after any of the texts that
+        identify a kind of word (adjective, noun, ...).
+
+        Args:
+            n: Number of words.
         """
         if "bank" not in self.memory:
             templates = self.templates
@@ -188,12 +199,12 @@ class WordBank:
             self._read(rank.minimum(templates.rank).argsort(stable=True)[: min(n, usable)])
 
     def grow(self, best: Int[Tensor, " best"], n: int) -> None:
-        """Add the `n` words whose embeddings are nearest to some of the best words.
+        """Try `n` more words in templates: those whose embeddings are most similar to some of the best words.
 
-        A strong word may be one that the model hardly expects.
+        Similarity finds strong words that the model hardly expects in a template.
 
         Args:
-            best: Indices of the best words.
+            best: Indices of the best words, among the candidate words.
             n: Number of words to add.
         """
         near = self.near(best).masked_fill(self.templates.log_probs.isneginf(), -torch.inf)
@@ -230,12 +241,12 @@ class WordBank:
         )
 
     def in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
-        """Reorder the bank's words so that their kinds (adjective, noun, ...) take turns.
+        """Reorder tried words so that their kinds (adjective, noun, ...) take turns, each kind best first.
 
-        A noun's template cannot be compared with a verb's.
+        Words of different kinds are in different templates, whose scores cannot be compared.
 
         Args:
-            order: Rows of the bank, best first.
+            order: Indices of the words in the bank (the list of tried words), best first.
         """
         kinds = [self.templates.kinds[i] for i in self.templates.where[self.places].tolist()]
         queues = [
@@ -245,26 +256,26 @@ class WordBank:
         return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
 
     def half_in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
-        """Interleave the bank's words in the given order with the same words taking turns by kind.
+        """Merge two orders of the tried words: the given one, and one in which the kinds take turns.
 
-        So the best kind is tried most, but other kinds are tried too.
+        So words of the best kind (such as adjectives) are used most, but other kinds too.
 
         Args:
-            order: Rows of the bank, best first.
+            order: Indices of the words in the bank (the list of tried words), best first.
         """
         pairs = itertools.chain.from_iterable(zip(order.tolist(), self.in_turn(order), strict=True))
         return list(dict.fromkeys(pairs))
 
     def unlike(self, order: Sequence[int], fresh: set[Prompt], n: int) -> list[int]:
-        """Select up to `n` words of the bank whose prompts are new and whose embeddings differ.
+        """Select up to `n` tried words with different embeddings whose templates were not scored yet.
 
         Args:
-            order: Rows of the bank, best first.
-            fresh: Prompts that are new.
-            n: Number of words.
+            order: Indices of the words in the bank (the list of tried words), best first.
+            fresh: Token ids of the filled templates that were not scored yet.
+            n: Largest number of words.
 
         Returns:
-            Rows of the selected words; any two of them have a cosine below `_NEAR`.
+            Indices of the selected words in the bank; any two have embeddings with a cosine below `_NEAR`.
         """
         vectors, prompts = self.words.vectors[self.places], self.prompts
         picked: list[int] = []
@@ -280,11 +291,11 @@ class WordBank:
     # ---- templates -----------------------------------------------------------------------------------------------------
 
     def filled(self, text: str, words: Sequence[int]) -> Prompt:
-        """Fill a template's gaps with candidate words, and return the tokens.
+        """Fill a sentence template's gaps with candidate words, and return the token ids.
 
         Args:
             text: The template's text with `{}` for each gap.
-            words: Indices of the words.
+            words: Indices of the words, one per gap.
         """
         first, *rest = text.split("{}")
         return self.slot.encode(
@@ -292,14 +303,15 @@ class WordBank:
         )
 
     def fill(self, template: Template, value: Float[Tensor, " word"]) -> Prompt:
-        """Fill a template's gaps with the words of the largest values, each word once and of the gap's kind.
+        """Fill a sentence template's gaps with the best words of the right kinds, and return the token ids.
 
-        The text left of a gap counts too: after "You are a prudent", "investor" fits better than "critic"
-        (`expected`).
+        Best are the words with the largest sum of the given value and of how well the model expects them in
+        the gap: after "You are a prudent", "investor" fits better than "critic" (see `expected`). No word is
+        used twice.
 
         Args:
-            template: The template.
-            value: Value of each candidate word, nats.
+            template: The template, whose gaps have kinds (adjective, noun, ...).
+            value: Value of each candidate word, in nats.
         """
         chosen: list[int] = []
         text = template.variants[0]
@@ -322,10 +334,11 @@ class WordBank:
         return self.filled(text, chosen)
 
     def expected(self, log_probs: Float[Tensor, " word"]) -> Float[Tensor, " word"]:
-        """Return how well each word continues a text: its log p after the text minus half its usual log p.
+        """Return how well each candidate word continues a text: log p - 0.5 x its usual log p.
 
-        The usual log p is that in the contexts of the word's kind. Ranked by log p alone, common words are
-        first ("You are a prudent person"); ranked by the whole difference, rare ones are ("expenditure").
+        The usual log p is that after the texts that identify the word's kind (adjective, noun, ...). Ranked
+        by log p alone, common words would come first ("You are a prudent person"); with the factor 1, rare
+        ones ("expenditure").
 
         Args:
             log_probs: log p of each candidate word after the text.

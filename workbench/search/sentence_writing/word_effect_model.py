@@ -26,13 +26,13 @@ _WORDS_ALONE, _SLOPE_ALONE = (0.1, 0.3, 1.0), (0.0, 0.02, 0.1)
 
 @dataclass(frozen=True)
 class CandidateWords:
-    """The words that a search may use, each known by its first token.
+    """The words that a search over sentences may insert, each identified by its first token.
 
     Attributes:
         tokens: Token id of each word.
         vectors: Unit vectors of the words' embeddings.
-        slope: The objective's gradient along each word's embedding, standardised.
-        row: For every token id, its index among the words, or -1.
+        slope: The gain in objective that its gradient predicts for each word, standardised.
+        row: For every token id of the vocabulary, its index among the words, or -1.
     """
 
     tokens: Int[Tensor, " word"]
@@ -41,30 +41,43 @@ class CandidateWords:
     row: Int[Tensor, " d_vocab"]
 
     def of(self, ids: Sequence[int]) -> list[int]:
-        """Return the indices of the candidate words that occur in a prompt, each once."""
+        """Return the indices of the candidate words that occur in a prompt, each once.
+
+        Args:
+            ids: Token ids of the prompt.
+        """
         return sorted({r for r in self.row[list(ids)].tolist() if r >= 0})
 
     def kernel(self, left: Tensor, right: Tensor) -> Float[Tensor, "left right"]:
-        """Return the prior covariance between the effects of two sets of words, given by index."""
+        """Return the prior covariance of the effects of two sets of words, from their embeddings' cosines.
+
+        Args:
+            left: Indices of the first words.
+            right: Indices of the second words.
+        """
         near = (self.vectors[left] @ self.vectors[right].T).clamp_(min=0) ** 3
         return 0.6 * near + 0.4 * (left[:, None] == right[None])
 
 
 @dataclass(frozen=True)
 class WordEffectModel:
-    """The fitted model of word effects; scores are standardised by `mean` and `sd`.
+    """Fitted Gaussian process that predicts a sentence's score from its words and its mean residual.
+
+    A score is a mean plus the effects of the words, a linear function of the residual, and noise. Scores are
+    standardised by `mean` and `sd`.
 
     Attributes:
         words: The candidate words.
-        seen: Indices of the words in the scored prompts.
-        counts: Whether each prompt has each of these words (0 or 1).
-        probe: Standardised mean residuals of the scored prompts.
-        centre: Mean of the residuals.
-        scale: Scale of the residuals.
+        seen: Indices of the candidate words that occur in the scored prompts.
+        counts: For each scored prompt, whether it has each of these words (0 or 1).
+        probe: Residuals of the scored prompts, averaged over tokens, standardised by `centre` and `scale`.
+        centre: Mean of the residuals over prompts.
+        scale: Root mean square norm of the centred residuals.
         mean: Mean of the scores.
         sd: Standard deviation of the scores.
-        parts: Prior variances of words, probe and slope.
-        inverse: Inverse covariance of the standardised scores.
+        parts: Prior variances of three parts of the score: word effects, linear function of the residual, and
+            effects proportional to the gradient's prediction for each word.
+        inverse: Inverse covariance matrix of the standardised scores.
         alpha: `inverse` times the standardised scores.
         loo_r: Correlation of leave-one-out predictions with the scores.
     """
@@ -85,12 +98,12 @@ class WordEffectModel:
     def predict(
         self, bags: Sequence[Sequence[int]], residuals: Float[Tensor, "new d_model"] | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the expected scores of new prompts and their standard deviations, in the objective's unit.
+        """Return the predicted scores of new prompts and their standard deviations, in the objective's unit.
 
         Args:
-            bags: Indices of each prompt's words.
-            residuals: Mean residual of each prompt at half the model's depth; None to predict from words
-                alone.
+            bags: For each prompt, the indices of its words among the candidate words.
+            residuals: Residuals of each prompt at half the model's depth, averaged over tokens; None to
+                predict from words alone.
         """
         cross, prior = self._cross(bags, residuals)
         mean = cross @ self.alpha
@@ -98,7 +111,7 @@ class WordEffectModel:
         return self.mean + self.sd * mean, self.sd * variance.sqrt()
 
     def word_effects(self) -> tuple[Float[Tensor, " word"], Float[Tensor, " word"]]:
-        """Return the expected effect of every candidate word and its standard deviation.
+        """Return the predicted effect of every candidate word on the score, and its standard deviation.
 
         Both are in standard deviations of the scores.
         """
@@ -136,14 +149,14 @@ def fit_effects(
     scores: Float[Tensor, " prompt"],
     probe: bool = True,
 ) -> WordEffectModel:
-    """Fit the model to scored prompts.
+    """Fit a Gaussian process that predicts the scores of prompts from their words and residuals.
 
     Args:
         words: The candidate words.
-        bags: Indices of each prompt's words.
-        residuals: Mean residual of each prompt's tokens at half the model's depth.
+        bags: For each prompt, the indices of its words among the candidate words.
+        residuals: Residuals of each prompt at half the model's depth, averaged over its tokens.
         scores: The prompts' scores.
-        probe: Whether the residuals are used as a predictor.
+        probe: Whether the residuals are used; if False, the words alone are.
     """
     seen = torch.tensor(sorted({w for bag in bags for w in bag} or {0}))
     place = {int(w): i for i, w in enumerate(seen)}

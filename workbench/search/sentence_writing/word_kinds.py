@@ -23,14 +23,14 @@ _AS_LIKELY = 0.5
 
 @dataclass(frozen=True)
 class WordKinds:
-    """Kinds of words, with each candidate's log-probability in their contexts.
+    """Kinds of words (adjective, noun, ...), found from the texts after which the model expects each word.
 
     For example, of SmolLM2-135M's words "cautious" is an adjective only, "skeptic" a noun, "precautions"
     neither.
 
     Attributes:
-        names: The kinds.
-        log_probs: log p of every candidate word, mean over each kind's contexts.
+        names: Names of the kinds.
+        log_probs: log p of every candidate word, mean over the texts that identify each kind.
         fits: Whether each word belongs to each kind.
     """
 
@@ -39,22 +39,34 @@ class WordKinds:
     fits: Bool[Tensor, "kind word"]
 
     def words(self, kind: str) -> Bool[Tensor, " word"]:
-        """Return a mask of the words of a kind such as "adjective"; all words if the kind is unknown."""
+        """Return a mask of the words of a kind such as "adjective"; all words if the kind is unknown.
+
+        Args:
+            kind: Name of the kind.
+        """
         if kind not in self.names:
             return torch.ones(self.fits.shape[1], dtype=torch.bool)
         return self.fits[self.names.index(kind)]
 
     def likelihood(self, kind: str) -> Float[Tensor, " word"]:
-        """Return log p of every word in the contexts of a kind (mean); zeros if the kind is unknown."""
+        """Return log p of every word after the texts that identify a kind such as "adjective".
+
+        It is the mean over these texts; zeros if the kind is unknown.
+
+        Args:
+            kind: Name of the kind.
+        """
         return (
             self.log_probs[self.names.index(kind)] if kind in self.names else torch.zeros(self.fits.shape[1])
         )
 
     def alike(self, word: int) -> Bool[Tensor, " word"]:
-        """Return a mask of the words that share a kind with one word; all words if there are no kinds.
+        """Return a mask of the words that have a kind (adjective, noun, ...) in common with one word.
+
+        All words are in the mask if no kinds are defined.
 
         Args:
-            word: Index of the word.
+            word: Index of the one word.
         """
         if not self.names:
             return torch.ones(self.fits.shape[1], dtype=torch.bool)
@@ -67,13 +79,14 @@ def word_kinds(
     tokens: Int[Tensor, " word"],
     encode: Callable[[str], tuple[int, ...]],
 ) -> WordKinds:
-    """Classify words by their log-probability in the contexts of each kind.
+    """Classify words as adjectives, nouns, ... by the texts after which the model expects them.
 
     Args:
-        writer: Runs the model.
-        contexts: Left contexts of each kind.
+        writer: Computes the model's log-probabilities.
+        contexts: For each kind of word, texts after which such a word is likely, such as "He was very"
+            (adjective).
         tokens: Token ids of the words.
-        encode: Function that gives the tokens of a text at the slot's beginning.
+        encode: Function that gives the token ids of a text at the prompt's place in the chat.
     """
     if not contexts:
         nothing = torch.zeros(0, len(tokens))
