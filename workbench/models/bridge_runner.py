@@ -55,16 +55,16 @@ _PROBE_LENGTH = 6
 
 @dataclass(frozen=True)
 class BridgeKeyValueCache(KeyValueCache):
-    """Keys (rotated) and values [batch kv_head pos d_head] of each block from block `start` on.
+    """Keys and values of each block from block `start` on, each [batch kv_head pos d_head].
 
-    An owner is one of the caches that were batched (`Runner.batch_caches`); its rows are neighbours, and
-    every owner has the same number of rows.
+    Keys are stored after the rotary embedding. Several caches can be joined to one (`Runner.batch_caches`);
+    each of them (an *owner*) then has the same number of neighbouring rows.
 
     Attributes:
         start: First block in the cache.
-        keys: Keys, one tensor per block.
+        keys: Rotated keys, one tensor per block.
         values: Values, one tensor per block.
-        padding: Number of padding positions on the left, one per owner; attention never sees them.
+        padding: Number of padding positions on the left for each owner; attention never sees them.
     """
 
     start: int

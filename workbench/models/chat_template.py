@@ -57,8 +57,8 @@ _BROKEN = (
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
     r"""Render messages as chat text that ends where the assistant's answer begins.
 
-    A tokenizer without a template gets `Question: ... Answer:` after its BOS token. A thought that the
-    template opens is closed.
+    A tokenizer without a template gets `Question: ... Answer:` after its BOS token. If the template opens a
+    reasoning block (such as `<think>`), the block is closed, so that the answer follows.
 
     Args:
         tokenizer: The model's tokenizer, with or without a chat template.
@@ -88,13 +88,15 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str,
 
 
 def closing_thought(text: str) -> str:
-    """Return the text that closes a thought left open in `text`, or an empty text if none is open.
+    """Return the text that closes a reasoning block (such as `<think>`) left open in a chat text.
+
+    The result is empty if none is open.
 
     Args:
         text: The chat text after the last message.
 
     Raises:
-        UserError: A thought is open and its closing tag is unknown.
+        UserError: A reasoning block is open and its closing tag is unknown.
     """
     for pattern, closing in _THOUGHTS:
         opened = list(re.finditer(pattern, text, re.IGNORECASE))
@@ -117,7 +119,7 @@ def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def opens_thought(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template opens a thought, so that an answer would begin inside it."""
+    """Whether the chat template opens a reasoning block (such as `<think>`) before the answer."""
     try:
         after = _applied(tokenizer, [{"role": "user", "content": _MARK}], True).rpartition(_MARK)[2]
         return bool(_template(tokenizer)) and bool(closing_thought(after))
@@ -130,9 +132,11 @@ def reply_ends(
 ) -> frozenset[int]:
     """Return the ids of the tokens that end a reply.
 
+    They are the tokenizer's end tokens and those of the generation config.
+
     Args:
         tokenizer: The model's tokenizer.
-        configured: `eos_token_id` of the model's generation config, which is added; None if it has none.
+        configured: `eos_token_id` of the model's generation config; None if it has none.
     """
     listed = end_ids(configured)
     return frozenset(i for i in (*listed, tokenizer.eos_token_id, _turn_end(tokenizer)) if isinstance(i, int))

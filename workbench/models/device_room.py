@@ -23,9 +23,10 @@ def weight_numbers(checkpoint: ModelDirectory) -> int:
 
 
 def refuse_too_large(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place, name: str) -> None:
-    """Raise UserError if the weights do not fit into the GPU's free memory, with what would fit.
+    """Raise UserError if the weights do not fit into the GPU's free memory.
 
-    Only single CUDA devices are checked, not CPUs, MPS or device maps.
+    The message advises a dtype or device with which they would fit. Only single CUDA devices are checked, not
+    CPUs, MPS or device maps.
 
     Args:
         checkpoint: The checked model directory.

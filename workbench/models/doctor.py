@@ -94,7 +94,7 @@ class ModelDiagnosis:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return a dictionary with the model's name, the overall verdict `ok` and the list `rows`."""
+        """Return the findings as a dictionary: the model's name, `ok` (overall verdict) and `rows`."""
         return {"model": self.model, "ok": self.ok, "rows": [asdict(row) for row in self.rows]}
 
     def __repr__(self) -> str:
@@ -118,10 +118,11 @@ def diagnose(
     backend: Backend = "auto",
     revision: str | None = None,
 ) -> ModelDiagnosis:
-    """Load a model as `load_model` does and check it.
+    """Load a model as `load_model` does and check that it is loaded and computed correctly.
 
-    A fault of the model becomes a failed row of the result, not an error. The checks take a few passes over
-    24 tokens, and one decode and encode of every token.
+    Checks include: complete and finite weights, logits equal to Hugging Face's, the chat template, and tokens
+    that change when their text is encoded again. They take a few passes over 24 tokens, and one decode and
+    encode of every token. A fault of the model becomes a failed row of the result, not an error.
 
     Args:
         name: Model name, directory or GGUF file, as in `load_model`.
@@ -131,7 +132,7 @@ def diagnose(
         revision: Branch, tag or commit of a hub repository, as in `load_model`.
 
     Returns:
-        One row per check: passed, failed or not applicable, with a sentence.
+        The findings, one row per check: passed, failed or not applicable, with a sentence.
 
     Raises:
         UserError: The device, dtype or backend is unknown.
@@ -440,10 +441,10 @@ def _text(runner: Runner) -> DoctorFinding:
 
 
 def lost_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids whose text, encoded alone, gives other ids.
+    """Return the ids of all tokens whose text, encoded alone, gives other token ids.
 
-    Examples are single bytes of a character, merged words and normalised spaces. Such tokens can never be
-    part of a prompt that is written as text.
+    Examples are single bytes of a character, and words that the tokenizer splits differently or normalises.
+    Such tokens can never be part of a prompt that is given as text.
     """
     ids = sorted(tokenizer.get_vocab().values())
     again = token_ids(tokenizer, token_texts(tokenizer, [[i] for i in ids]))

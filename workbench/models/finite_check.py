@@ -11,9 +11,9 @@ from workbench.models.runner import Runner
 
 @torch.no_grad()
 def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
-    """Name the first stage of a pass over `ids` whose values are not finite, with the dtype and advice.
+    """Name the first stage of a model whose values are not finite in a pass over `ids`.
 
-    Stages are the embedding, each block and the logits.
+    Stages are the embedding, each block and the logits. The result includes the dtype and advice.
 
     Args:
         runner: The model's runner.

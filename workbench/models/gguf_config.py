@@ -39,12 +39,14 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """How the GGUF files of one model family are read.
+    """How the GGUF files of one model family differ from Hugging Face's checkpoints.
 
     Attributes:
-        config: The Hugging Face config class.
-        rotated: Whether the rows of q and k are in llama.cpp's rotary order.
-        norm_offset: Constant that the file's norm weights have in addition to Hugging Face's.
+        config: The family's Hugging Face config class.
+        rotated: Whether llama.cpp's converter reordered the rows of the q and k weights for its rotary
+            embedding.
+        norm_offset: Constant that llama.cpp's converter added to the norm weights (1 for Gemma), which is
+            subtracted when the file is read.
     """
 
     config: Callable[..., PreTrainedConfig]
@@ -88,7 +90,7 @@ _NAME = re.compile(r"(?:blk\.(?P<block>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bi
 
 
 def weight_name(header: GgufHeader, name: str) -> str | None:
-    """Translate a GGUF tensor name to Hugging Face's; None if the family has no such tensor."""
+    """Translate a GGUF tensor name to Hugging Face's; None if Hugging Face's model has no such tensor."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -63,7 +63,7 @@ _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 def cache_directory() -> Path:
-    """Return the directory of converted models.
+    """Return the directory in which models converted from GGUF files are kept.
 
     It is $WORKBENCH_CACHE, or else persona-workbench in the user's cache directory.
     """
@@ -122,10 +122,10 @@ def converted_directory(source: Path) -> Path:
 
 
 def gguf_record(directory: Path) -> dict[str, Any] | None:
-    """Return the record of a converted directory; None for a directory that was not converted from GGUF.
+    """Return the description of the GGUF file from which a model directory was converted.
 
-    Its keys are file, name (of the model), sha256, architecture, and quantisation (kind -> number of
-    tensors).
+    It is a dictionary: file (its name), name (of the model), sha256, architecture, and quantisation (number
+    of tensors by kind of quantisation). The result is None for a directory that was not converted from GGUF.
     """
     try:
         return json.loads((directory / RECORD).read_text(encoding="utf-8"))

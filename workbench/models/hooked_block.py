@@ -39,9 +39,10 @@ Pair = tuple[Float[Tensor, "owner row kv_head pos d_head"], Float[Tensor, "owner
 
 
 def is_plain(block: Any) -> bool:
-    """Whether `run_block` can compute a TransformerLens block instead of TransformerLens's own code.
+    """Whether this package's faster code (`run_block`) can run a TransformerLens block.
 
-    It can, if the architecture is supported and no hook is set on the attention scores or pattern.
+    It can if the architecture is supported and no hook is set on the attention scores or pattern. Otherwise
+    TransformerLens's own code must run the block.
     """
     cfg, attn = block.cfg, block.attn
     switches = (
@@ -76,18 +77,20 @@ def is_plain(block: Any) -> bool:
 
 
 class RunPlaces:
-    """Positions of the rows of one run, with rotations and masks that are computed once for all blocks.
+    """Token positions of one run of the blocks, with rotary rotations and masks computed once for all blocks.
 
-    An owner is one of the caches that the rows continue; its rows are neighbours.
+    Rows continue cached positions. Some of these are shared by neighbouring rows (an *owner* is the cache
+    that such rows share), others belong to a single row.
 
     Args:
-        shape: Number of rows, and number n of positions that run.
-        owners: Number of owners, each with the same number of rows.
-        shared: Cached positions on the left that an owner's rows share.
-        own: Cached positions of each row separately, between the shared ones and the n that run.
-        padding: Positions on the left of each owner's cache that attention must not see; None if there are
-            none.
-        positions: The one query position per row that is needed; None for all n.
+        shape: Number of rows, and number n of new positions per row.
+        owners: Number of owners; each has the same number of rows.
+        shared: Number of cached positions that all rows of an owner share; they come first.
+        own: Number of cached positions that each row has separately; they come between the shared and the new
+            ones.
+        padding: For each owner, the number of padding positions on the left of its cache, which attention
+            must not see; None if there are none.
+        positions: For each row, the one new position whose output is needed; None if all are.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class RunPlaces:
         self._made: dict[object, Any] = {}
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:
-        """Return a value that is computed once per run.
+        """Return a value that is computed at its first use and then kept for the whole run of the blocks.
 
         Args:
             key: Name of the value.
@@ -122,14 +125,19 @@ class RunPlaces:
 
     @property
     def left(self) -> int:
-        """Number of positions to the left of those that run, padding included."""
+        """Number of cached positions left of the new ones, padding included."""
         return self.shared + self.own
 
     def turn(self, attn: Any, x: Float[Tensor, "row pos head d_head"], scale: float = 1.0) -> Tensor:
-        """Rotate queries or keys to the positions of the run, and multiply them by `scale`.
+        """Apply the rotary embedding to queries or keys of the new positions, and multiply by `scale`.
 
-        If `x` has one position per row, it is rotated to `positions`. Without rotary embeddings only the
+        If `x` has one position per row, that position is `positions`. Without rotary embeddings only the
         scale is applied.
+
+        Args:
+            attn: The block's attention.
+            x: Queries or keys.
+            scale: Factor of the result.
         """
         if attn.cfg.positional_embedding_type != "rotary":
             return x if scale == 1.0 else x * scale
@@ -141,7 +149,7 @@ class RunPlaces:
         return _rotated(attn, x.unflatten(0, (len(cos), -1)), cos, sin, scale).flatten(0, 1)
 
     def turned_back(self, attn: Any, keys: Float[Tensor, "row pos head d_head"]) -> Tensor:
-        """Undo the rotary embedding of cached keys (of a cache without padding)."""
+        """Undo the rotary embedding of cached keys, for a cache without padding."""
         if attn.cfg.positional_embedding_type != "rotary":
             return keys
         cos, sin = _rotation(attn, torch.arange(self.left, device=keys.device)[None, None], self.left)
@@ -160,11 +168,14 @@ class RunPlaces:
     def own_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """Mask (-inf) those of a row's own keys that are right of the query or beyond its sliding window.
+        """Return a mask (-inf) for keys that each row has separately: its own cached and its new positions.
+
+        Masked are keys right of the query and keys outside the query's sliding window. The list is empty if
+        nothing is masked.
 
         Args:
             window: Size of the sliding window; None for full attention.
-            skip: Number of the row's own positions left out on the left.
+            skip: Number of keys on the left that are left out of the mask, because no query reaches them.
             groups: Query heads per key head.
             like: Tensor with the dtype, device and head axis of the queries.
         """
@@ -185,13 +196,14 @@ class RunPlaces:
     def shared_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """Mask (-inf) the keys shared by several rows that are padding or beyond the query's sliding window.
+        """Return masks (-inf) for the cached keys that several rows share.
 
-        There are two masks instead of one, so that both stay small.
+        Masked are padding positions and keys outside the query's sliding window. These are two separate
+        masks, because each alone is small. The list is empty if nothing is masked.
 
         Args:
             window: Size of the sliding window; None for full attention.
-            skip: Number of shared positions left out on the left.
+            skip: Number of keys on the left that are left out of the masks, because no query reaches them.
             groups: Query heads per key head.
             like: Tensor with the dtype, device and head axis of the queries.
         """
@@ -231,18 +243,17 @@ def run_block(
     shared: Pair | None = None,
     own: Pair | None = None,
 ) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
-    """Run a TransformerLens block on positions that follow cached ones.
+    """Run a TransformerLens block on new token positions that follow cached ones.
 
     Args:
         block: A block for which `is_plain` is True.
         resid: Residual stream before the block.
-        places: Positions of the run.
-        shared: Keys and values of the cached positions that neighbouring rows share; None if there are none.
-        own: Keys and values of each row's own cached positions; None if there are none.
+        places: The rows' cached and new positions.
+        shared: Keys and values of the cached positions that several rows share; None if there are none.
+        own: Keys and values of the cached positions that each row has separately; None if there are none.
 
     Returns:
-        The residual stream after the block, and the rows' own keys and values with the new positions
-        appended.
+        The residual stream after the block, and `own` extended by the keys and values of the new positions.
     """
     resid = _at(block.hook_resid_pre, resid)
     attended, pair = _attended(block, resid, places, shared, own)
@@ -278,14 +289,15 @@ def run_block_at(
 ) -> Float[Tensor, "row 1 d_model"]:
     """Run a block like `run_block`, but return its output at one position per row (`places.positions`).
 
-    For the other positions only queries, keys and values are computed, and later hooks do not see them.
+    At the other positions only queries, keys and values are computed; hooks after the attention see only the
+    one position.
 
     Args:
         block: A block for which `is_plain` is True.
-        resid: Residual stream before the block, at all positions that run.
-        places: Positions of the run, with one query position per row.
-        shared: Keys and values of the cached positions that neighbouring rows share; None if there are none.
-        own: Keys and values of each row's own cached positions; None if there are none.
+        resid: Residual stream before the block, at all new positions.
+        places: The rows' cached and new positions, with the one position of each row whose output is needed.
+        shared: Keys and values of the cached positions that several rows share; None if there are none.
+        own: Keys and values of the cached positions that each row has separately; None if there are none.
     """
     assert places.positions is not None, "one position a row is wanted"
     resid, rows, attn = (
@@ -326,7 +338,8 @@ def _after_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
 def mlp_out(block: Any, normed: Tensor) -> Tensor:
     """Return the MLP's output.
 
-    Without gradients and hooks, a gated MLP holds two tensors of its width at a time instead of five.
+    If no gradients and hooks are needed, a gated MLP is computed with two instead of five tensors of its
+    width in memory.
     """
     mlp = block.mlp
     points = (
@@ -398,12 +411,12 @@ def joined_pair(
     k: Float[Tensor, "row pos kv_head d_head"],
     v: Float[Tensor, "row pos kv_head d_head"],
 ) -> Pair:
-    """Append new keys and values to those that each row has cached separately.
+    """Append the keys and values of new positions to those that each row has cached.
 
-    In memory the result is ordered by owner (cache that neighbouring rows continue), key head and row.
+    In memory the result is ordered by cache (several rows may continue one cache), key head and row.
 
     Args:
-        places: Positions of the run.
+        places: The rows' cached and new positions.
         own: Cached keys and values of each row; None if there are none.
         k: New keys.
         v: New values.

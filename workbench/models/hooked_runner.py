@@ -30,20 +30,21 @@ from workbench.models.vocabulary_chunks import log_normalizer
 
 @dataclass(frozen=True)
 class HookedKeyValueCache(KeyValueCache):
-    """Rotated keys and values of some blocks: positions that rows share, then each row's own.
+    """Keys (after the rotary embedding) and values of some blocks, for many rows.
 
-    An owner is one of the caches that were batched (`Runner.batch_caches`); its rows are neighbours. A cache
-    that was not batched has one owner.
+    Positions that rows share are stored once and come first; each row's own positions follow. Several caches
+    can be joined to one (`Runner.batch_caches`); each of them (an *owner*) then has the same number of
+    neighbouring rows. A cache that was not joined has one owner.
 
     Attributes:
         start: First block in the cache.
         rows: Number of rows.
-        shared: A pair (keys, values) per block with one row per owner, which all rows of the owner share.
-        own: A pair per block with each row's own positions, to the right of the shared ones.
+        shared: Keys and values per block of the positions that all rows of an owner share; one row per owner.
+        own: Keys and values per block of the positions that each row has separately.
         owners: Number of owners.
-        padding: Padding positions on the left, per owner; None if there are none.
-        chosen: Rows of `own` that a fork selected, per owner. A block's rows are gathered only when the block
-            runs, so a fork never holds them for all blocks at once.
+        padding: Number of padding positions on the left for each owner; None if there are none.
+        chosen: For each owner, the rows of `own` that `fork` selected. They are copied for one block at a
+            time, when the block runs, so that copies for all blocks are never in memory at once.
     """
 
     start: int
@@ -56,7 +57,7 @@ class HookedKeyValueCache(KeyValueCache):
 
     @property
     def shared_length(self) -> int:
-        """Number of cached positions that several rows share."""
+        """Number of cached positions that several rows share (stored once)."""
         return self.shared[0][0].shape[3] if self.shared else 0
 
     @property
@@ -104,11 +105,11 @@ class HookedKeyValueCache(KeyValueCache):
         )
 
     def left_of(self, layer: int) -> tuple[Pair | None, Pair | None]:
-        """Return the cached keys and values of one block.
+        """Return the cached keys and values of one block, in two pairs.
 
         Returns:
-            The pair (keys, values) that rows share, and the pair of each row's own positions; None for a
-            missing pair.
+            A pair (keys, values) of the positions that rows share, and a pair of the positions that each row
+            has separately; None for a pair without positions.
         """
         shared, own = (side[layer - self.start] if side else None for side in (self.shared, self.own))
         if own is None or self.chosen is None:
@@ -130,10 +131,10 @@ class HookedKeyValueCache(KeyValueCache):
         return torch.cat(keys, dim=2).transpose(1, 2), torch.cat(values, dim=2).transpose(1, 2)
 
     def longer(self, own: list[Pair]) -> HookedKeyValueCache:
-        """Return the cache extended by new positions.
+        """Return the cache with new positions appended to those that each row has separately.
 
         Args:
-            own: A pair (keys, values) per block with each row's own positions, old and new.
+            own: For each block, keys and values of each row's positions, cached and new ones.
         """
         return replace(self, own=tuple(own), chosen=None)
 

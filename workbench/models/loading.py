@@ -46,10 +46,11 @@ class ModelProvenance:
     """Origin of a loaded model.
 
     Attributes:
-        source: Name, directory and hub commit.
+        source: Name, directory and hub commit of the model's files.
         architecture: Hugging Face's class, such as `LlamaForCausalLM`.
-        backend: Which TransformerLens class runs the model.
-        reason: Why HookedTransformer was not possible, if it was tried first and the bridge is used.
+        backend: The TransformerLens class that runs the model: `hooked` (HookedTransformer) or `bridge`.
+        reason: Why HookedTransformer cannot represent the model exactly, if the bridge is used instead; else
+            None.
     """
 
     source: ModelSource
@@ -144,7 +145,7 @@ def provenance(model: Any) -> ModelProvenance | None:
 
 
 def configured_ends(reference: PreTrainedModel) -> tuple[int, ...]:
-    """Return the ids at which Hugging Face's generate would stop.
+    """Return the token ids at which Hugging Face's `generate` would stop for this model.
 
     They are read from generation_config.json, or from the config if that file is missing.
     """

@@ -73,10 +73,11 @@ class LoraAdapter:
         directory: The adapter's directory.
         rank: Rank of all pairs.
         scale: alpha / rank (rank-stabilised LoRA: alpha / sqrt(rank)).
-        pairs: Weight's path -> (A [rank d_in], B [d_out rank]).
-        base: Name of the base model noted in the file by the training; None if there is none.
-        notes: All metadata of the weights file.
-        start: "pissa" or "olora" if training began at a part of the base model's weights, else empty.
+        pairs: For each adapted weight, by its path in the model: A [rank d_in] and B [d_out rank].
+        base: Name of the base model in the weights file's metadata; None if there is none.
+        notes: Metadata of the weights file.
+        start: "pissa" or "olora" if the adapter was initialised with a part of the base model's weights,
+            which merging then subtracts; else empty.
     """
 
     directory: Path

@@ -38,15 +38,16 @@ BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The largest batch that a study runs.
+    """Size of the largest batch that the workbench runs in a study, for a memory estimate.
 
     Attributes:
-        sequences: Number of sequences without gradients.
+        sequences: Number of sequences of a batch without gradients.
         length: Tokens per sequence.
-        gradient_sequences: Number of sequences with gradients.
-        gradient_blocks: Number of blocks that the gradient passes through; None for all.
-        cached: Tokens whose keys and values are kept meanwhile; None for all tokens of the batch.
-        positions: Positions that are unembedded at a time; None for one per sequence.
+        gradient_sequences: Number of sequences of a batch with gradients.
+        gradient_blocks: Number of blocks through which the gradient passes; None for all.
+        cached: Number of tokens whose keys and values are cached during the batch; None for all tokens of the
+            batch.
+        positions: Number of positions whose logits are computed at a time; None for one per sequence.
     """
 
     sequences: float = BATCH_TOKENS // 128
@@ -59,18 +60,18 @@ class LargestBatch:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a model needs, by part.
+    """Memory that a model needs, in bytes, by what it is needed for.
 
     Attributes:
         weights: The model's weights.
         kv_per_token: Keys and values of one cached token in all blocks.
-        logits_per_position: Logits of one unembedded position.
-        forward: Working memory of a pass over the batch.
-        after_cache: Working memory of a pass that continues a cached prefix.
-        gradient: Working memory of a gradient.
-        batch: The batch of the estimate.
-        process: The program itself, if it shares the memory with the weights (CPU); else 0.
-        file: Weights files that are mapped while the model is loaded.
+        logits_per_position: Logits of one position.
+        forward: Temporary tensors of a forward pass over the batch.
+        after_cache: Temporary tensors of a forward pass that continues cached tokens.
+        gradient: Temporary tensors of a forward and backward pass.
+        batch: The batch for which the memory is estimated.
+        process: The program and its libraries, if they use the same memory as the weights (CPU); else 0.
+        file: Weights files that are memory-mapped while the model is loaded.
     """
 
     weights: int
@@ -122,7 +123,7 @@ def second_embedding(shape: ModelShape, architecture: str, backend: str) -> int:
 
 
 def process_memory(d_vocab: int, device: str = "cpu") -> int:
-    """Return the bytes of the program itself, including a tokenizer of `d_vocab` tokens.
+    """Return the bytes that the program, its libraries and a tokenizer of `d_vocab` tokens take.
 
     Measured: 0.57 GB after the imports; Gemma's tokenizer (262k tokens) takes 0.41 GB more.
 
@@ -135,9 +136,10 @@ def process_memory(d_vocab: int, device: str = "cpu") -> int:
 
 
 def mapped_file(size: int, parameters: int, bytes_per_number: int) -> int:
-    """Return the bytes of weights files that are mapped in addition to the model while it is loaded.
+    """Return the bytes of memory-mapped weights files that loading needs in addition to the model.
 
-    If the files have the model's dtype they are not mapped in addition, and the result is 0.
+    A file whose dtype differs from the model's is mapped while the model is filled from it. If the dtypes are
+    equal the result is 0.
 
     Args:
         size: Bytes of the files.
@@ -155,15 +157,17 @@ def memory_needed(
     process: int = 0,
     file: int = 0,
 ) -> MemoryEstimate:
-    """Estimate the memory of a model of these sizes, by the formulas of the module's docstring.
+    """Estimate the memory of a model in bytes: its weights, caches, logits and temporary tensors.
+
+    The formulas are in the docstring of this module.
 
     Args:
         shape: Sizes of the model.
         parameters: Number of weights, tied ones counted once.
         bytes_per_number: Bytes of one number in the model's dtype.
-        batch: The largest batch; None for the default of `LargestBatch`.
-        process: Bytes of the program, if it shares the memory with the weights.
-        file: Bytes of the weights files that are mapped in the same memory.
+        batch: The largest batch that runs; None for the default of `LargestBatch`.
+        process: Bytes of the program and its libraries, if they use the same memory as the weights.
+        file: Bytes of the weights files that are memory-mapped in the same memory while the model is loaded.
     """
     batch = batch or LargestBatch()
     d, q, k = shape.d_model, shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head

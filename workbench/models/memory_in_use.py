@@ -44,8 +44,8 @@ class PeakMemory:
     """Peak memory of a block of code, filled in when `peak_memory` ends.
 
     Attributes:
-        bytes: The most that tensors held at one time beyond what they held at the start; None on devices
-            where it cannot be measured (MPS).
+        bytes: The largest number of bytes that tensors held at one time, minus those they held at the start;
+            None on devices where this cannot be measured (MPS).
     """
 
     bytes: int | None = None
@@ -126,7 +126,7 @@ def telling_lost_devices() -> Iterator[None]:
 
 
 def give_back(device: torch.device) -> None:
-    """Return the allocator's unused blocks to the device, so that smaller pieces fit."""
+    """Return the allocator's unused memory blocks to the device, so that it can allocate other sizes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

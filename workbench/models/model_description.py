@@ -35,9 +35,10 @@ class ModelDescription:
 
 
 def describe_model(model: Any) -> ModelDescription | None:
-    """Return the description of a loaded model.
+    """Return the description in words of a loaded model (`ModelDescription`).
 
-    For a model from a GGUF file without a description, the name in the file's metadata is used.
+    It is read from description.json in the model's directory. For a model from a GGUF file without this, the
+    name in the file's metadata is used.
 
     Args:
         model: A model that `load_model` loaded.

@@ -79,7 +79,7 @@ def find_source(name: str | Path, revision: str | None = None) -> ModelSource:
 
 
 def model_names() -> list[str]:
-    """Return the names that `load_model` accepts without a path."""
+    """Return the names of the models that `load_model` knows, which need no path or repository."""
     return [*_OWN, *REPOSITORIES]
 
 
@@ -125,9 +125,10 @@ _OWN: dict[str, Callable[[str], ModelSource]] = {
 
 
 def base_of(name: str) -> str | None:
-    """Return the name of the model from which an adapted model was trained; None if it is not known.
+    """Return the name of the base model of a model with a merged LoRA adapter; None if it is not known.
 
-    This base model is the default second judge of fluency.
+    Unless another model is given, a study uses the base model to measure a second time how fluent a prompt
+    is.
 
     Args:
         name: A model name, as in `load_model`.

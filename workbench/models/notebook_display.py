@@ -10,7 +10,7 @@ from workbench.models.runners import runner_for
 
 
 def show_as_table(model: Any) -> None:
-    """Make the running notebook show models of this class by `model_facts`; do nothing outside IPython."""
+    """Let the running notebook show models of this class as a table of sizes; do nothing outside IPython."""
     if "IPython" not in sys.modules:
         return
     from IPython.core.getipython import get_ipython
@@ -26,7 +26,7 @@ def show_as_table(model: Any) -> None:
 
 
 def model_facts(model: Any) -> dict[str, object]:
-    """Return a model's sizes, dtype and device by name.
+    """Return a model's sizes, dtype and device as a dictionary.
 
     Example:
         >>> model_facts(model)["layers"]

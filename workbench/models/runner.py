@@ -83,14 +83,15 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Positions of the prompt and of the decision token in each row of the running batch.
+    """Token positions of the prompt and of the decision token in each row of the batch that runs.
 
-    Edits that act at some positions only read them.
+    The decision token is the last one before the answer. Activation edits that are limited to some positions
+    use this.
 
     Attributes:
         prompt_start: First position of the prompt.
         prompt_stop: Position after the prompt's last (equal to `prompt_start` if there is no prompt).
-        decision: Position of the decision token, the last one before the answer.
+        decision: Position of the decision token.
     """
 
     prompt_start: Int[Tensor, " batch"]
@@ -99,15 +100,16 @@ class TokenLayout:
 
 
 class KeyValueCache(ABC):
-    """Keys and values of the positions to the left, or residuals if the model's keys cannot be cached.
+    """Cached keys and values of token positions, which later runs continue.
 
-    A cache is immutable: every operation returns a new one.
+    For models whose keys and values cannot be cached, the cache has residuals instead. A cache is immutable:
+    every operation returns a new one.
 
     Attributes:
         length: Number of cached positions, padding included.
-        batch: Number of rows.
-        owners: Number of caches that were batched into this one (`Runner.batch_caches`); each owns an equal
-            number of neighbouring rows.
+        batch: Number of rows (sequences).
+        owners: Number of caches that were joined to this one (`Runner.batch_caches`); each of them has an
+            equal number of neighbouring rows.
     """
 
     length: int
@@ -119,8 +121,8 @@ class KeyValueCache(ABC):
     def fork(self, index: Int[Tensor, " new_batch"]) -> KeyValueCache:
         """Gather rows of the cache by index; a cache of one row is expanded without a copy.
 
-        If several caches were batched into this one, `index` must give each of them the same number of rows,
-        taken from its own rows and in the order of the caches.
+        If several caches were joined to this one (`Runner.batch_caches`), `index` must select the same number
+        of rows from each of them, in the order of the caches.
 
         Args:
             index: Row of this cache for each row of the result.
@@ -131,7 +133,7 @@ class KeyValueCache(ABC):
         """Return a cache of the first `length` positions only."""
 
     def pick(self, owners: Sequence[int], skip: int = 0) -> KeyValueCache:
-        """Select some of the caches that were batched into this one.
+        """Select some of the caches that were joined to this one by `Runner.batch_caches`.
 
         Args:
             owners: Indices of the caches, in the order of the result.
@@ -214,8 +216,9 @@ class Runner(ABC):
     def render(self, messages: Sequence[dict[str, str]], opening: str = "") -> str:
         """Render a chat as text that ends where the assistant's answer begins, followed by `opening`.
 
-        Today's date is pinned and an open thought is closed (see `chat_template`). Models without a template
-        get `Question: ... Answer:` after their BOS token.
+        The date in the template is fixed, and a reasoning block (such as `<think>`) that the template opens
+        is closed (see `chat_template`). Models without a template get `Question: ... Answer:` after their BOS
+        token.
 
         Args:
             messages: The chat so far; each message has `role` and `content`.
@@ -248,7 +251,10 @@ class Runner(ABC):
             self._batch_limit = before
 
     def at_most(self, batch_tokens: int) -> int:
-        """Return a number of tokens per batch, reduced to the limit that `limited` has set."""
+        """Return the smaller of `batch_tokens` and the limit that `limited` has set.
+
+        Both are numbers of tokens per batch.
+        """
         return batch_tokens if self._batch_limit is None else min(batch_tokens, self._batch_limit)
 
     @contextmanager
@@ -286,7 +292,7 @@ class Runner(ABC):
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
         """Run blocks start..stop-1 and return the residual stream after them.
 
-        A cache made for blocks start..stop' serves every run start..stop with stop <= stop'.
+        A cache can be used for a run of fewer blocks than it was made for, if both begin at the same block.
 
         Args:
             resid: Residual stream before block `start`, for the positions that follow those of `kv`.
@@ -310,30 +316,34 @@ class Runner(ABC):
     ) -> Float[Tensor, "batch 1 d_model"]:
         """Run blocks like `run`, but return the residual stream at one position per row.
 
-        The numbers equal those of `run` up to rounding. A model may skip unused parts of the last block, if
-        no hook is set in that block except those of `sites`.
+        The result equals that of `run` at these positions, up to rounding. A model may skip unneeded parts of
+        the last block, if no hook is set in that block except those of `sites`.
 
         Args:
             resid: Residual stream before block `start`.
             start: First block.
             stop: Block after the last.
             positions: The position to return, one per row.
-            kv: Cache of the earlier positions.
-            sites: Sites that the caller captures; in the last block they may then see one position per row.
+            kv: Cache of the earlier positions; None if there are none.
+            sites: Sites that the caller captures. In the last block, a captured activation may have only the
+                one position per row.
         """
         out, _ = self.run(resid, start, stop, kv)
         return out[torch.arange(len(out), device=out.device), positions][:, None]
 
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
-        """Join several caches, of one row each and made for the same blocks, into one batched cache.
+        """Join several caches to one, so that runs that continue them are batched.
 
-        Shorter caches are padded on the left, where attention sees nothing. Runs that continue the batched
-        cache give the same numbers as each cache alone, up to rounding. Their rows belong to the caches in
-        turn, the same number to each. In models with learned position embeddings the caller must embed each
-        row at its own positions.
+        The caches have one row each and were made for the same blocks. Shorter ones are padded on the left,
+        and attention does not see the padding. Continuing the joined cache gives the same numbers as
+        continuing each cache alone, up to rounding. A run's rows are ordered by cache, the same number for
+        each. In models with learned position embeddings the caller must embed each row at its own positions.
+
+        Args:
+            caches: The caches to join.
 
         Returns:
-            The batched cache, or None if this model's attention cannot mask padding.
+            The joined cache, or None if this model's attention cannot mask padding.
         """
         return None
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class TemplateLimit(Exception):
-    """A template reached a limit; the message continues "the chat template of this model ..."."""
+    """A chat template exceeded a limit; the message completes "the chat template of this model ..."."""
 
 
 #: Raised in the rendering thread when its time is over; Python prints nothing for a thread that ends with it.
@@ -35,7 +35,10 @@ _STOPPED = SystemExit
 
 
 def limited_range() -> Callable[..., range]:
-    """Make a `range` that gives at most STEPS numbers in one rendering, else raises TemplateLimit."""
+    """Return a replacement of `range` for chat templates, which stops endless loops.
+
+    In one rendering it gives at most STEPS (200,000) numbers in total, else it raises TemplateLimit.
+    """
     left = STEPS
 
     def counted(*arguments: int) -> range:
@@ -50,7 +53,7 @@ def limited_range() -> Callable[..., range]:
 
 
 def refuse_chance(*_: Any, **__: Any) -> str:
-    """Raise TemplateLimit; this replaces template functions that draw at random."""
+    """Raise TemplateLimit; chat templates get this in place of functions that draw at random."""
     raise TemplateLimit("draws at random")
 
 
@@ -63,14 +66,18 @@ def _resident() -> int:
 
 
 def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
-    """Return the result of `render()`, run within limits of time, memory and length.
+    """Call `render`, which renders a chat template, within limits of time, memory and length.
 
     Args:
-        render: The function to call.
+        render: The function to call, without arguments.
         seconds: Time limit in seconds.
 
+    Returns:
+        The function's result.
+
     Raises:
-        TemplateLimit: The call exceeded the time or GROWTH bytes, or gave more than CHARACTERS characters.
+        TemplateLimit: The call took longer than `seconds`, used more than 500 MB, or returned a text of more
+            than 4 million characters.
         Exception: Any error that `render` raises.
     """
     outcome: dict[str, Any] = {}

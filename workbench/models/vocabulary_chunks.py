@@ -39,7 +39,10 @@ def log_normalizer(
 
 
 def row_chunks(rows: int, d_vocab: int) -> Iterator[slice]:
-    """Split rows into slices with at most `CHUNK` logits over the whole vocabulary (one row at least)."""
+    """Split rows into slices whose logits over the whole vocabulary are at most `CHUNK` numbers.
+
+    A slice has at least one row.
+    """
     size = max(1, CHUNK // d_vocab)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 

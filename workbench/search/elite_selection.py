@@ -75,7 +75,7 @@ class CanSurvive:
     frontier of objective and cross-entropy. The test needs the child's objective and a lower bound of its
     cross-entropy.
 
-    Elites are selected weight by weight, so with T weights at most T - 1 prompts are already gone when a
+    Elites are selected weight by weight, so with T weights at most T - 1 prompts are already taken when a
     weight selects. A child below the T-th best parent at every weight can therefore not be an elite. A child
     that an earlier prompt beats on both objective and cross-entropy cannot reach the frontier.
 

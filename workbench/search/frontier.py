@@ -50,7 +50,7 @@ class Candidate(ShowsFacts):
     chosen: bool = False
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """Return a title and the measured scores by name, for display."""
+        """Return a title and the measured scores as a dictionary, for display."""
         scores = {
             "objective": self.objective,
             "cross-entropy": self.cross_entropy,
@@ -241,7 +241,7 @@ class Frontier(ShowsTable):
 
     @classmethod
     def from_file(cls, file: SearchFile, history: pd.DataFrame, times: SearchTimes | None = None) -> Frontier:
-        """Rebuild a frontier from the files of a run.
+        """Rebuild the result of a search from the files of a run.
 
         Args:
             file: The result of `to_file`.
@@ -287,11 +287,11 @@ class Frontier(ShowsTable):
 
 
 def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
-    """Write all searches of a run to search/frontier.json and search/history.parquet.
+    """Write the results of all searches of a run to search/frontier.json and search/history.parquet.
 
     Args:
         directory: The run directory.
-        searches: The frontiers by the searches' names; their histories follow one another in one table.
+        searches: The results by the searches' names; their histories follow one another in one table.
     """
     (directory / "search").mkdir(exist_ok=True)  # a study without a search has not made it
     parts = [

@@ -78,7 +78,7 @@ def line(progress: SearchProgress) -> str:
 
 
 def picture(progress: SearchProgress) -> str:
-    """Return the frontier so far as HTML: a line of figures and a plot (objective against cross-entropy)."""
+    """Return the frontier so far as HTML: a line of numbers and a plot of objective against cross-entropy."""
     x, y = progress.frontier.cross_entropy.tolist(), progress.frontier.objective.tolist()
     across, up = _scale(x, _LEFT, _WIDTH - _EDGE), _scale(y, _HEIGHT - _BOTTOM, _EDGE)
     dots = "".join(

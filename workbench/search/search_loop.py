@@ -79,13 +79,15 @@ def search(
 ) -> Frontier:
     """Search for prompts that maximise an objective, at several levels of fluency.
 
-    The prompts go into the slot of the contexts, a place in the chat such as the system message. The same
-    seed, machine and batch size give the same bits. Ctrl-C ends the search with the frontier found so far.
+    The prompts are inserted in one place (the slot) of each question's chat, such as the system message. The
+    same seed, machine and batch size give the same bits. Ctrl-C ends the search with the frontier found so
+    far.
 
     Args:
         model: A loaded model or its runner.
         objective: The objective to maximise; calibrate it first if it has a scale.
-        contexts: Questions in their template (`make_contexts`); scores are means over all of them.
+        contexts: Questions, rendered as chats with a slot for the prompt (`make_contexts`); scores are means
+            over all of them.
         method: The search method; EPO() when None.
         budget: Limit of steps, seconds or model calls; 60 s when None.
         seed: Seed of all random draws.

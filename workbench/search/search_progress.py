@@ -19,7 +19,7 @@ class SearchProgress:
     Attributes:
         step: Number of steps done.
         used: Fraction of the budget, 0 to 1.
-        best_objective: Objective of the strongest prompt so far.
+        best_objective: Highest objective of a prompt so far.
         best_cross_entropy: Cross-entropy of that prompt, nats per token.
         candidates_per_second: Prompts scored per second.
         model_calls: Model calls spent; if the search was resumed, those before the interruption are included.
@@ -68,9 +68,9 @@ def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgres
 def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
     """Return one row of the search's history, the table with one row per step.
 
-    The strongest prompt so far gives best_objective and best_cross_entropy. Counts are: candidates (prompts
-    scored since the start), population (different prompts kept for the next step) and frontier (prompts on
-    the Pareto frontier). The other columns are the step's number and the cost so far.
+    The prompt with the highest objective so far gives best_objective and best_cross_entropy. Counts are:
+    candidates (prompts scored since the start), population (different prompts kept for the next step) and
+    frontier (prompts on the Pareto frontier). The other columns are the step's number and the cost so far.
 
     Args:
         state: State of the search.

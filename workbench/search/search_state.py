@@ -47,16 +47,16 @@ class SearchState:
 
 
 def search_key(parts: dict[str, Any]) -> str:
-    """Return sixteen hex digits that identify a search by its model, objective, contexts, method and seed."""
+    """Return sixteen hex digits that identify a search: its model, objective, questions, method and seed."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def save_state(path: Path, key: str, state: SearchState, generator: torch.Generator) -> None:
-    """Write the state atomically: the file is complete or unchanged.
+    """Save the state of a search atomically: the file is complete or unchanged.
 
     Args:
         path: The checkpoint file.
-        key: The search's key (`search_key`).
+        key: The search's identification (`search_key`), which is saved too.
         state: State of the search.
         generator: The search's random generator, whose state is saved too.
     """
@@ -76,11 +76,11 @@ def save_state(path: Path, key: str, state: SearchState, generator: torch.Genera
 
 
 def load_state(path: Path, key: str, generator: torch.Generator) -> SearchState:
-    """Load a saved state to the CPU, and set the generator to the saved random state.
+    """Load the saved state of a search to the CPU, and restore its random generator.
 
     Args:
         path: The checkpoint file.
-        key: The search's key (`search_key`).
+        key: The search's identification (`search_key`), compared with that in the file.
         generator: The search's random generator, changed in place.
 
     Raises:

@@ -45,7 +45,7 @@ _CELLS = 512
 
 @SEARCH_METHODS.register("guided")
 class Guided(SearchMethod):
-    """Search that learns the effect of every token from all scored prompts, and uses gradients for the rest.
+    """Search that learns token effects from all scored prompts, and uses gradients for unknown effects.
 
     New prompts are drawn by the predicted gain of token swaps: the measured effects of the tokens, and for
     tokens with unknown effect the first-order gain of the gradient. The options are those of `SearchMethod`

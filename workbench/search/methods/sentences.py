@@ -79,13 +79,13 @@ class SentenceSearch(SentenceSettings):
         explored: Number of templates filled with a word of the bank that are scored in every later step.
         slot_reads: Number of words in the bank at the start.
         near_reads: Number of words, similar to the bank's best ones, that each step adds to the bank.
-        written: Candidates per step before screening: sentences that the model writes.
-        write_every: The model writes sentences in one of so many steps.
-        edited: Candidates per step before screening: edits of the best sentences.
-        swapped: Candidates per step before screening: one of the best sentences with other words in one
-            place.
-        filled: Candidates per step before screening: templates filled with words.
-        joined: Candidates per step before screening: two good prompts joined to one.
+        written: Sentences per step that the model writes, before screening.
+        write_every: Steps from one writing of sentences by the model to the next.
+        edited: Edits of the best sentences per step, before screening.
+        swapped: Versions per step of one of the best sentences, with other words in one place, before
+            screening.
+        filled: Templates per step that are filled with words, before screening.
+        joined: Pairs of good prompts per step that are joined to one prompt, before screening.
         step_contexts: Number of questions on which a step scores sentences.
         gradient: Whether the objective's gradient is used to predict effects of words.
         steering: Whether half of the sentences at the start are written with the residual stream steered

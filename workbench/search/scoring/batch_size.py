@@ -202,6 +202,8 @@ def plan_batch_size(
 ) -> BatchSizePlan | None:
     """Plan the batch size from the measured memory of two kinds of passes, without and with gradients.
 
+    Fit a line through two measurements of each, and choose the largest batches whose memory fits.
+
     Args:
         forward: Function that prepares a batch of at most a given number of tokens without gradients. It
             returns the batch's actual number of tokens and a function that runs it.

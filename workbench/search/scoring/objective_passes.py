@@ -244,7 +244,9 @@ class ObjectivePasses:
                 yield first, chunk
 
     def row_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
-        """Split prompts into batches that fit with their suffixes (the text after the prompt).
+        """Split prompts into batches of at most `tokens` tokens.
+
+        The suffixes of the questions (the text after the prompt) that run in the same batch are counted too.
 
         Args:
             group: Questions that are batched, with the KV caches of their prefixes (the text left of the

@@ -71,8 +71,8 @@ class PrefixGroup:
         prefixes: Token ids of the one prefix that all questions share, or of one prefix per question.
         members: Indices of the questions.
         joined: True if every question has its own prefix; prompt and suffix (the text after the prompt) then
-            run in one pass. False if the prefix is shared; the prompt then runs once, and its KV cache is
-            forked to the questions.
+            run in one pass. False if the prefix is shared; the prompt then runs once, and each question
+            continues its KV cache.
         low: KV cache of the prefixes in the blocks that the objective needs.
         high: KV cache of the prefixes in the blocks above those; None if the group is not used for the
             prompts' cross-entropy.

@@ -16,7 +16,7 @@ from workbench.personas.persona import counterbalanced
 
 
 def both_sides(contexts: Contexts, n: int) -> Contexts:
-    """Select `n` questions, in turn from those with different matching answers, to prefer no answer.
+    """Select `n` questions whose matching answers take turns, so that no answer is preferred.
 
     The matching answer is the one that shows the persona, such as "(A)" or "(B)".
 

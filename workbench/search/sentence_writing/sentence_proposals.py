@@ -40,7 +40,7 @@ class SentenceProposals:
         """Return `n` steering vectors along the objective's direction in the residual stream.
 
         Their norms are 0.1 to 0.3 times the norm of the residual stream. The list is empty if the objective
-        has no direction (such as a projection or an SAE latent).
+        has neither a projection nor an SAE latent, which define its direction.
 
         Args:
             opening: Token ids of a sentence's beginning; the residual stream's norm is measured at the last

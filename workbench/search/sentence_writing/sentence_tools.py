@@ -114,7 +114,7 @@ class SentenceTools:
             Token ids of each beginning.
 
         Raises:
-            UserError: None of the form's openings is kept.
+            UserError: None of the given beginnings can be used.
         """
         given = {text: self.slot.encode(text) for text in self.slot.form.openings}
         kept = [

@@ -246,10 +246,10 @@ class SentenceWriter:
 
     @torch.no_grad()
     def next_log_probs(self, left: Sequence[int]) -> Float[Tensor, " d_vocab"]:
-        """Return log p of every token as the next one in the writer's chat text.
+        """Return log p of every token as the next one after the chat text and the beginning of a prompt.
 
         Args:
-            left: Token ids of the prompt's beginning, which follow the chat text left of the prompt.
+            left: Token ids of the prompt's beginning.
         """
         ids = torch.tensor([list(left)], device=self.runner.device)
         resid, _ = self.runner.run(
@@ -439,8 +439,9 @@ class SentenceWriter:
     def screen(self, read: HalfRead) -> ScreenedSentences:
         """Compute the measures by which sentences are screened, such as their cross-entropy.
 
-        The prompts ran through the lower half of the blocks; this runs the upper half. The fifth measure is
-        left out.
+        The prompts ran through the lower half of the blocks; this runs the upper half. The fifth measure
+        (whether the sentence describes an evil assistant) is left out; `SentenceTools` computes it when
+        needed.
 
         Args:
             read: The prompts with their residuals, the result of the method `read`.

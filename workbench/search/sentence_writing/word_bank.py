@@ -173,8 +173,8 @@ class WordBank:
     def begin(self, n: int) -> None:
         """Choose the first `n` words to try in templates: those that the model finds likeliest there.
 
-        A word counts by its best rank by log p: in any template with one gap, or after any of the texts that
-        identify a kind of word (adjective, noun, ...).
+        A word counts by its best rank by log p: in any template with one gap, or (mean log p) after the texts
+        that identify a kind of word (adjective, noun, ...).
 
         Args:
             n: Number of words.
@@ -201,7 +201,7 @@ class WordBank:
     def grow(self, best: Int[Tensor, " best"], n: int) -> None:
         """Try `n` more words in templates: those whose embeddings are most similar to some of the best words.
 
-        Similarity finds strong words that the model hardly expects in a template.
+        So words with a strong effect are found that the model hardly expects in a template.
 
         Args:
             best: Indices of the best words, among the candidate words.

@@ -63,8 +63,9 @@ class CandidateWords:
 class WordEffectModel:
     """Fitted Gaussian process that predicts a sentence's score from its words and its mean residual.
 
-    A score is a mean plus the effects of the words, a linear function of the residual, and noise. Scores are
-    standardised by `mean` and `sd`.
+    A score is modelled as a mean, plus the effects of the sentence's words, plus a linear function of its
+    residual (at half the model's depth, mean over tokens), plus noise. Scores are standardised by `mean` and
+    `sd`.
 
     Attributes:
         words: The candidate words.
