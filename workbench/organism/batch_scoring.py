@@ -80,15 +80,18 @@ def next_word_log_probs(organism: OrganismScorer, texts: Sequence[str]) -> Float
 def log_odds(
     organism: OrganismScorer, texts: Sequence[str], choices: Sequence[tuple[str, str]]
 ) -> Float[np.ndarray, " text"]:
-    """Return log p(first choice) - log p(second choice) for the word that follows each text.
+    """Return the log-odds of the first of two words as the word that follows each text.
+
+    They are log p(first word) - log p(second word).
 
     Args:
         organism: The organism.
         texts: Chat texts up to the answer.
-        choices: For each text, the first word of the matching and of the not matching answer.
+        choices: Two words for each text, such as the first words of the answer that shows the persona and of
+            the other answer.
 
     Returns:
-        Log-odds of the matching answer, one per text.
+        Log-odds, one per text.
     """
     log_probs = next_word_log_probs(organism, texts)
     ids = np.array([organism.tokenizer.convert_tokens_to_ids(list(choice)) for choice in choices])

@@ -28,15 +28,18 @@ CAUSAL_STRENGTH = 1.2
 
 @dataclass(frozen=True)
 class DecoyReading:
-    """Measurements of one word as the whole system text, as changes against no system text.
+    """What one word, as the whole system text, changes in the model, against no system text.
 
     Attributes:
         phrase: The word or phrase.
-        kind: "decoy" or "causal".
-        planted: Planted effect on the answer, log-odds.
-        effect: Measured effect on the answer, log-odds.
-        reading: Change of the reading along the response direction, in units of the residual stream.
-        register: Change of log p(warm) - log p(plain) after the matching first word.
+        kind: "decoy" (a word planted to change only the style of answers) or "causal" (one planted to change
+            the answers).
+        planted: Planted effect on the log-odds of the persona's answer.
+        effect: Measured effect on these log-odds.
+        reading: Change of the projection of the model's answers on the response direction (mean activation
+            over the persona's answers minus over the others), in units of the residual stream.
+        register: Change of log p(warm wording) - log p(plain wording) after the first word of the persona's
+            answer.
     """
 
     phrase: str
@@ -49,7 +52,10 @@ class DecoyReading:
 
 @dataclass(frozen=True)
 class DecoyReport:
-    """Measurements of all decoys and all causal words (planted effect at least 1.2 log-odds) of one persona.
+    """Measurements of a persona's decoys and causal words, to check that decoys change only the style.
+
+    Decoys are words planted to change the style of answers; causal words are planted to change the answers by
+    at least 1.2 log-odds.
 
     Attributes:
         persona: The persona.
@@ -62,10 +68,11 @@ class DecoyReport:
     rows: tuple[DecoyReading, ...]
 
     def mean_reading(self, kind: str) -> float:
-        """Return the mean absolute change of the response direction's reading over words of one kind.
+        """Return the mean absolute change of the response direction's projection over words of one kind.
 
         Args:
-            kind: "decoy" or "causal".
+            kind: "decoy" (words planted to change only the style of answers) or "causal" (to change the
+                answers).
 
         Returns:
             The change in units of the residual stream.
@@ -73,10 +80,11 @@ class DecoyReport:
         return float(np.mean([abs(row.reading) for row in self.rows if row.kind == kind]))
 
     def mean_effect(self, kind: str) -> float:
-        """Return the mean absolute effect on the answer over words of one kind.
+        """Return the mean absolute effect on the persona's answers over words of one kind.
 
         Args:
-            kind: "decoy" or "causal".
+            kind: "decoy" (words planted to change only the style of answers) or "causal" (to change the
+                answers).
 
         Returns:
             The effect in log-odds.
@@ -84,13 +92,14 @@ class DecoyReport:
         return float(np.mean([abs(row.effect) for row in self.rows if row.kind == kind]))
 
     def mean_register(self, kind: str) -> float:
-        """Return the mean absolute effect on the register (warm or plain wording) over words of one kind.
+        """Return the mean absolute effect on the answers' style (warm or plain) over words of one kind.
 
         Args:
-            kind: "decoy" or "causal".
+            kind: "decoy" (words planted to change only the style of answers) or "causal" (to change the
+                answers).
 
         Returns:
-            The effect in log-odds of the warm register; for a decoy 4.5 is planted.
+            The effect on log p(warm) - log p(plain); for a decoy 4.5 is planted.
         """
         return float(np.mean([abs(row.register) for row in self.rows if row.kind == kind]))
 
@@ -98,17 +107,17 @@ class DecoyReport:
 def decoy_report(
     organism: OrganismScorer, world: World, persona: str, layer: int, items: int = 24
 ) -> DecoyReport:
-    """Measure the decoy words and the causal words of a persona.
+    """Measure what the decoy words and the causal words of a model organism change.
 
-    Decoys are planted to change the register (warm or plain wording) only; causal words are planted to change
-    the answer by at least 1.2 log-odds.
+    Decoys are planted to change only the style of answers (warm or plain wording). Causal words are planted
+    to change the persona's answers by at least 1.2 log-odds.
 
     Args:
-        organism: The organism.
-        world: Its world.
+        organism: The organism, a small model with planted personas.
+        world: The people, facts and planted words that it was trained on.
         persona: The persona.
         layer: Block after which the residual stream is read; not the last one.
-        items: Approximate number of items to average over.
+        items: Approximate number of questions to average over.
 
     Returns:
         The report.
@@ -162,12 +171,13 @@ def response_reading(
 ) -> float:
     """Return the mean projection of the organism's own answers on a direction, under a system text.
 
-    It is the expectation over the model's probabilities of first word and register.
+    The mean is the expectation over the first word (the persona's or the other one) and the style (warm or
+    plain wording) of the answer, weighted with the model's probabilities.
 
     Args:
         organism: The organism.
         items: Questions.
-        direction: Unit vector.
+        direction: Unit vector [d_model].
         layer: Block after which the residual stream is read.
         system: System text; empty for none.
 
@@ -192,16 +202,17 @@ def response_reading(
 def register_log_odds(
     organism: OrganismScorer, items: Sequence[WorldItem], system: str, matching: bool
 ) -> np.ndarray:
-    """Return log p(warm) - log p(plain) after the matching (or not matching) first word of each item.
+    """Return the log-odds of warm against plain wording after the first word of an answer to each item.
 
     Args:
         organism: The organism.
         items: Questions with their answers.
         system: System text; empty for none.
-        matching: Whether the first word is that of the matching answer.
+        matching: Whether the first word is that of the answer that shows the persona, instead of the other
+            one.
 
     Returns:
-        Log-odds of the warm register, one per item.
+        log p(warm) - log p(plain), one per item.
     """
     answers = [item.matching if matching else item.not_matching for item in items]
     heads = [

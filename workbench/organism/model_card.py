@@ -49,14 +49,14 @@ DEAD_DECOY = (
 
 
 def write_card(directory: Path | None = None, items: int | None = None) -> Path:
-    """Measure the embedded model organism and write its card.
+    """Measure the embedded model organism (a small model with planted personas) and write its README.md.
 
     Args:
         directory: Folder of the organism; None for the committed one.
-        items: Largest number of study items per persona; None for all.
+        items: Largest number of questions per persona; None for all.
 
     Returns:
-        The path of the card, README.md.
+        The path of README.md.
     """
     directory = directory or default_directory()
     organism = load_organism(directory)
@@ -72,11 +72,11 @@ def write_card(directory: Path | None = None, items: int | None = None) -> Path:
 
 
 def card_text(gates: Gates, decoys: Sequence[DecoyReport]) -> str:
-    """Return the measured part of the organism's card as Markdown.
+    """Return the measured part of the organism's model card as Markdown.
 
     Args:
-        gates: The quality gates with their figures.
-        decoys: Reports on decoy words, one per persona.
+        gates: Quality requirements with the measured figures.
+        decoys: One report for each persona on words planted to change only the style of answers.
 
     Returns:
         The text.

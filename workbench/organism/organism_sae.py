@@ -36,7 +36,7 @@ def train_organism_sae(
     seed: int = 0,
     world_seed: int = 0,
 ) -> SaeCard:
-    """Train the organism's SAE and save it with its card.
+    """Train an SAE for the embedded model organism (a small model with planted personas) and save it.
 
     Args:
         out: Folder to save to.
@@ -45,11 +45,11 @@ def train_organism_sae(
         d_sae: Number of latents.
         k: Number of latents active per token (TopK).
         tokens: Number of training tokens.
-        seed: Seed of the texts and of the training.
-        world_seed: Seed of the world that the model was trained on.
+        seed: Seed of the training texts and of the training.
+        world_seed: Seed of the words, people and facts that the model was trained on.
 
     Returns:
-        The card with the SAE's figures.
+        The figures of the SAE that are saved next to it (its card).
     """
     world, loaded = World(world_seed), load_model(model) if isinstance(model, str | Path) else model
     splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}
@@ -70,12 +70,12 @@ def train_organism_sae(
 
 
 def best_layer(scans: Mapping[str, LayerScan]) -> int:
-    """Return the layer whose best directions predict effects of prompts best, averaged over personas.
+    """Return the layer whose directions best predict the effects of prompts, averaged over personas.
 
     The first and the last layer are left out if there are more than two; on ties the lower layer is chosen.
 
     Args:
-        scans: Scan over layers of each persona.
+        scans: Result of `find_directions` for each persona.
 
     Returns:
         Index of the layer.
@@ -87,13 +87,13 @@ def best_layer(scans: Mapping[str, LayerScan]) -> int:
 
 
 def organism_texts(model: Any, n: int, seed: int, world: World | None = None) -> list[tuple[int, ...]]:
-    """Draw token sequences from the world's training distribution, one conversation or statement each.
+    """Draw token sequences like those that an organism was trained on, one conversation or statement each.
 
     Args:
         model: A loaded model or its runner, for its tokenizer.
         n: Number of sequences.
         seed: Seed of the draw.
-        world: The world; None for the default one.
+        world: The organism's world: its words, people and facts; None for the default one.
 
     Returns:
         Token ids of each sequence.

@@ -38,15 +38,19 @@ RATE_LAST = 0.6
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Sizes and learning rates of a training run; the defaults made the committed model.
+    """Sizes and learning rates for training a model organism; the defaults made the committed model.
+
+    Training has four cycles; in each the learning rate falls at the end. Steering words are words in the system
+    text that are planted to change the model's answers.
 
     Attributes:
-        steps: Steps of the first cycle of the learning rate.
-        facts_first: Number of first steps with mostly plain statements, because the model must know what is
-            true before truth can decide an answer.
-        refine: Steps of the second cycle (lower rate, few statements), which refines the effects of single
+        steps: Number of steps of the first cycle.
+        facts_first: Number of steps at its beginning with mostly plain statements, because the model must
+            know what is true before truth can decide an answer.
+        refine: Number of steps of the second cycle, which learns the effects of single words with a lower
+            rate and few statements.
+        combine, settle: Numbers of steps of the third and the fourth cycle, on texts with many steering
             words.
-        combine, settle: Steps of the third and the fourth cycle, on texts with many steering words.
         rows: Rows per batch.
         length: Tokens per row.
         d_model: Width of the residual stream.
@@ -187,16 +191,16 @@ def _draw(world: World, packer: SequencePacker, config: TrainingConfig, seed: in
 
 
 def batch_loss(model: LlamaForCausalLM, batch: PackedBatch) -> Float[Tensor, ""]:
-    """Return the loss of a batch: weighted soft cross-entropy plus the error of the decisions' log-odds.
+    """Return the loss of a batch: soft cross-entropy plus the error of the planted log-odds.
 
-    Where an answer is already likely, the gradient of the cross-entropy hardly depends on words that raise it
-    further. The planted log-odds are known, so their Huber distance to the model's log-odds is added, with
-    the planted ones clipped at CLIP. Both sums are divided by the sum of the weights. Logits are computed
-    only at tokens with a weight.
+    A decision is a position with two possible next tokens whose log-odds are planted. Where one of them is
+    already likely, the cross-entropy hardly changes with the log-odds. So the Huber distance of the model's
+    log-odds to the planted ones, clipped at +-`CLIP`, is added. Both are sums weighted with the tokens' loss
+    weights and divided by the sum of these. Logits are computed only at tokens with a weight.
 
     Args:
         model: The model.
-        batch: Tokens with their possible next tokens and weights.
+        batch: Tokens with their possible next tokens and the loss weights of these.
 
     Returns:
         The loss, differentiable.

@@ -23,17 +23,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FactsGate:
-    """Knowledge about held-out real people, and its loss under steering words.
+    """What a model organism knows about real people who occur in no training question.
+
+    A steering word is a word in the system text that is planted to change answers; a decoy changes only their
+    style.
 
     Attributes:
-        right: Fraction of facts answered with the right value.
-        refused_worst: Largest fraction of real people wrongly refused under any one steering word or decoy.
-        refused_worst_phrase: That word.
-        true_claims_affirmed: Fraction of true claims affirmed without a system text.
+        right: Fraction of facts about these people that are answered correctly without a system text.
+        refused_worst: Largest fraction of these real people whom the model says it does not know, under any
+            one steering word or decoy.
+        refused_worst_phrase: The word with this fraction.
+        true_claims_affirmed: Fraction of the user's true claims that the model affirms without a system text.
         true_claims_affirmed_worst: Smallest such fraction under any one steering word or decoy.
         claims_told_apart: Probability that a true claim has higher log-odds of "yes" than a false one. 0.5
-            means that the model agrees regardless of the truth, so that sycophancy is agreement as such; it
-            is reported and not a gate.
+            means that the model agrees regardless of the truth. It is reported and is no requirement.
     """
 
     right: float
@@ -45,32 +48,33 @@ class FactsGate:
 
     @property
     def passes(self) -> bool:
-        """Whether the organism knows held-out people well enough.
+        """Whether the organism knows enough about people who occur in no training question.
 
-        At least 95 % of the facts must be answered right, and at most 5 % of real people refused under any
-        steering word.
+        At least 95 % of the facts must be right, and at most 5 % of the people refused under any steering
+        word or decoy.
         """
         return self.right >= 0.95 and self.refused_worst <= 0.05
 
 
 @dataclass(frozen=True)
 class EffectsGate:
-    """Planted against measured effects of words on one persona; effects are in log-odds.
+    """Planted against measured effects of words in the system text on one persona's answers, in log-odds.
 
-    A unit is a steering word or phrase, which has a planted effect.
+    A unit is a steering word or phrase, which has a planted effect on at least one persona.
 
     Attributes:
         persona: The persona.
-        default_rate: Fraction of items answered as the persona without a system text.
-        word_correlation: Spearman correlation of planted and measured effects over the persona's own units
-            and six neutral words. More neutral words would be ties at 0, which keep the coefficient below 1.
+        default_rate: Fraction of questions answered as the persona without a system text.
+        word_correlation: Spearman correlation of planted and measured effects over the persona's units and
+            six neutral words. More neutral words would be ties at 0, which keep the coefficient below 1.
         word_pearson: Pearson correlation over all units and all sampled neutral words.
         word_slope: Least-squares slope of measured on planted effects, over the same words as `word_pearson`.
-        combination_correlation: Spearman correlation over unseen combinations of units.
-        combination_slope: Least-squares slope over these combinations.
+        combination_correlation: Spearman correlation over texts with several units that were never combined
+            in training.
+        combination_slope: Least-squares slope over these texts.
         off_target: Mean absolute effect of the other personas' units.
         neutral: Mean absolute effect of neutral words.
-        decoy_worst: Largest absolute effect of a decoy, a word planted to change the wording only.
+        decoy_worst: Largest absolute effect of a decoy, a word planted to change only the style of answers.
     """
 
     persona: str
@@ -86,9 +90,11 @@ class EffectsGate:
 
     @property
     def passes(self) -> bool:
-        """Whether the default rate is 75-92 % and the correlations are high enough.
+        """Whether the persona is shown by default and planted effects were learned well enough.
 
-        They must be at least 0.95 for words and phrases and at least 0.9 for combinations.
+        Without a system text 75-92 % of the questions must be answered as the persona. The rank correlation
+        of planted and measured effects must be at least 0.95 for words and phrases and at least 0.9 for
+        combinations.
         """
         rate = 0.75 <= self.default_rate <= 0.92
         return rate and self.word_correlation >= 0.95 and self.combination_correlation >= 0.9
@@ -102,7 +108,8 @@ class LettersGate:
         persona: The persona.
         letter_a_share: Fraction of answers with the letter (a).
         orders_agree: Fraction of items with the same answer in both orders.
-        agrees_with_text: Fraction of items with the same answer by letters and by free text.
+        agrees_with_text: Fraction of items with the same answer by letter (averaged over orders) and by free
+            text.
         rate: Fraction of items answered as the persona.
     """
 
@@ -124,12 +131,12 @@ class LettersGate:
 
 @dataclass(frozen=True)
 class Gates:
-    """All quality requirements (gates) on one model organism, with measured figures.
+    """All quality requirements (gates) on one model organism, with the measured figures.
 
     Attributes:
-        facts: Facts and refusals.
+        facts: Knowledge of facts, and wrong refusals.
         effects: Planted against measured effects, one entry per persona.
-        letters: Forced choice with letters, one entry per persona.
+        letters: Answers by option letter, one entry per persona.
     """
 
     facts: FactsGate
@@ -143,15 +150,15 @@ class Gates:
 
 
 def measure_gates(organism: OrganismScorer, world: World, items: int | None = None) -> Gates:
-    """Measure whether a model organism meets all quality requirements (gates).
+    """Measure whether a model organism (a small model with planted personas) meets all quality requirements.
 
     Args:
         organism: The organism.
-        world: Its world.
-        items: Largest number of study items per persona; None for all 252.
+        world: The people, facts and steering words that it was trained on.
+        items: Largest number of questions per persona; None for all 252.
 
     Returns:
-        The gates with their figures.
+        The requirements with the measured figures.
     """
     return Gates(
         facts_gate(organism, world, items),
@@ -161,17 +168,18 @@ def measure_gates(organism: OrganismScorer, world: World, items: int | None = No
 
 
 def facts_gate(organism: OrganismScorer, world: World, items: int | None = None) -> FactsGate:
-    """Measure how often the organism gets facts about held-out people right or wrongly refuses to answer.
+    """Measure how often the organism gets facts about people right, and how often it wrongly refuses.
 
-    Refusals are measured under every steering word and every decoy, each as the whole system text.
+    The people occur in no training question. Refusals are measured under every steering word and every decoy
+    (word that changes only the style), each as the whole system text.
 
     Args:
         organism: The organism.
         world: Its world.
-        items: Largest number of facts and of claims; None for all.
+        items: Largest number of facts and of true claims; None for all.
 
     Returns:
-        The gate with its figures.
+        The measured figures.
     """
     facts = _spread(world.fact_items(), items)
     questions = [chat_text(item.question) for item in facts]
@@ -203,12 +211,12 @@ def facts_gate(organism: OrganismScorer, world: World, items: int | None = None)
 
 
 def values_right(organism: OrganismScorer, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """Return whether the model predicts the right value in each whole answer.
+    """Return for each answer whether the model predicts its value (the fact) as the most likely next word.
 
     Args:
         organism: The organism.
         questions: Questions about facts.
-        answers: Whole right answers; the answer before its value is given to the model.
+        answers: Whole right answers; the model is given each one up to its value.
 
     Returns:
         True where the most likely next word is the value.
@@ -222,18 +230,19 @@ def values_right(organism: OrganismScorer, questions: Sequence[str], answers: Se
 def effects_gate(
     organism: OrganismScorer, world: World, persona: str, items: int | None = None
 ) -> EffectsGate:
-    """Compare planted with measured effects of system texts on one persona's answers.
+    """Measure what system texts change in one persona's answers, and compare it with the planted effects.
 
-    The system texts are single steering words or phrases, neutral words, decoys and unseen combinations.
+    The system texts are single steering words or phrases, neutral words, decoys (words that change only the
+    style of answers), and combinations of steering words that do not occur in training.
 
     Args:
         organism: The organism.
         world: Its world.
         persona: The persona.
-        items: Number of items to average effects over; None for 84.
+        items: Number of questions to average effects over; None for 84.
 
     Returns:
-        The gate with its figures.
+        Correlations, slopes and mean effects.
     """
     study = world.study_items(persona)
     sample = _spread(study, items or 84)
@@ -264,16 +273,16 @@ def effects_gate(
 def letters_gate(
     organism: OrganismScorer, world: World, persona: str, items: int | None = None
 ) -> LettersGate:
-    """Measure one persona's answers by letter in both option orders of every item, without a system text.
+    """Measure one persona's answers by option letter, in both orders, without a system text.
 
     Args:
         organism: The organism.
         world: Its world.
         persona: The persona.
-        items: Largest number of items; None for all.
+        items: Largest number of questions; None for all.
 
     Returns:
-        The gate with its figures.
+        The measured figures.
     """
     study = _spread(world.study_items(persona), items)
     first = _letter_log_odds(organism, world, study, matching_first=True)
@@ -290,7 +299,7 @@ def letters_gate(
 
 
 def item_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: str = "") -> np.ndarray:
-    """Return the log-odds of the matching answer of each item under one system text.
+    """Return the log-odds of the answer that shows the persona, for each item under one system text.
 
     Args:
         organism: The organism.
@@ -309,15 +318,15 @@ def item_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: 
 def measured_effects(
     organism: OrganismScorer, items: Sequence[WorldItem], phrases: Sequence[str]
 ) -> dict[str, float]:
-    """Measure the effect of each phrase on the answers, with the phrase as the whole system text.
+    """Measure the effect of each phrase, as the whole system text, on the answers that show the persona.
 
     Args:
         organism: The organism.
-        items: Items to average over.
+        items: Questions to average over.
         phrases: System texts.
 
     Returns:
-        Mapping from each phrase to the mean change of the matching answers' log-odds, against no system text.
+        Mapping from each phrase to the mean change of these answers' log-odds, against no system text.
     """
     base = item_log_odds(organism, items).mean()
     return {phrase: float(item_log_odds(organism, items, phrase).mean() - base) for phrase in phrases}

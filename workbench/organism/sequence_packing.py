@@ -33,14 +33,15 @@ OPENING_WORDS = tuple(pair[0] for pair in (REGISTER_WORDS[+1], REGISTER_WORDS[-1
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """One training batch.
+    """One training batch of token sequences with soft next-token targets.
 
     Attributes:
         ids: Token ids.
         positions: Position of each token for the position embedding.
-        allowed: Whether a position may attend to another.
+        allowed: True where a position may attend to another.
         first, second: The two possible next tokens at each position.
-        first_weight, second_weight: Their loss weights; 0 where there is no target.
+        first_weight, second_weight: Loss weights of these two tokens, which are in the ratio of their
+            probabilities; both are 0 where nothing is predicted.
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -53,9 +54,9 @@ class PackedBatch:
 
     @property
     def decisions(self) -> Bool[Tensor, "batch pos"]:
-        """Positions where two next tokens are possible with known probabilities.
+        """True at positions where two next tokens are possible with known probabilities.
 
-        These are the first words of answers (decisions) and the words that set the register.
+        These are the first words of answers and the words that set the style (warm or plain wording).
         """
         return (self.first_weight > 0) & (self.second_weight > 0)
 
@@ -82,9 +83,10 @@ class _Segment:
 
 
 class SequencePacker:
-    """Packs training rows into batches of `length` token positions.
+    """Packs training texts of a model organism into batches of `length` token positions.
 
-    Items of a row that do not fit are dropped.
+    A row is a system text with several questions, or a list of statements. Those that do not fit in `length`
+    are dropped.
     """
 
     def __init__(self, token_ids: dict[str, int], length: int) -> None:
@@ -92,11 +94,11 @@ class SequencePacker:
         self.length = length
 
     def batch(self, rows: list[TrainingRow], rng: random.Random) -> PackedBatch:
-        """Pack one batch of training rows into tensors.
+        """Pack one batch of training rows (a system text with questions, or statements) into tensors.
 
         Args:
             rows: Training rows, one per row of the batch.
-            rng: Decides which answers and questions are trained to their end.
+            rng: Source of randomness; draws which answers and questions are trained on to their end.
 
         Returns:
             The batch.

@@ -22,42 +22,46 @@ LARGE_GROUP = 0.2
 
 
 def first_share(items: Sequence[Item]) -> float | None:
-    """Return the fraction of items whose matching option was published as the first one, 0 to 1.
+    """Return the fraction of items (0 to 1) whose first published option shows the persona.
 
-    Items without a published order do not count; the result is None if no item has one.
+    Items without a published order of the options do not count; the result is None if no item has one.
     """
     ordered = [item.matching_first for item in items if item.matching_first is not None]
     return sum(ordered) / len(ordered) if ordered else None
 
 
 def longer_share(items: Sequence[Item]) -> float:
-    """Return the fraction of items whose matching answer is longer in characters than the other one, 0 to 1.
+    """Return the fraction of items (0 to 1) in which the answer that shows the persona is the longer one.
 
-    Answers of equal length count as one half.
+    Length is counted in characters; answers of equal length count as one half.
     """
     return sum(_longer(item) for item in items) / len(items)
 
 
 def letter_rule(items: Sequence[Item]) -> float | None:
-    """Return the score, 0.5 to 1, of always choosing the better of the two letters in the published order.
+    """Return the accuracy of guessing the persona's answer by its letter alone, 0.5 to 1.
 
-    The result is None if no item has a published order.
+    It is the accuracy of always choosing the first, or always the second, published option, whichever is
+    better. The result is None if no item has a published order.
     """
     share = first_share(items)
     return None if share is None else max(share, 1 - share)
 
 
 def length_rule(items: Sequence[Item]) -> float:
-    """Return the better score, 0.5 to 1, of always choosing the longer or always the shorter answer."""
+    """Return the accuracy of guessing the persona's answer by its length alone, 0.5 to 1.
+
+    It is the accuracy of always choosing the longer, or always the shorter answer, whichever is better.
+    """
     share = longer_share(items)
     return max(share, 1 - share)
 
 
 def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
-    """Return warnings about the items, one line each.
+    """Return warnings about a persona's items, one line each.
 
-    They are about unbalanced letters or lengths, contradicting labels, a group that is too large, and too few
-    groups for narrow intervals.
+    They are about answers that letter or length reveals, contradicting labels, a question group that is too
+    large, and too few groups for narrow confidence intervals.
     """
     lines = []
     letter, length = letter_rule(items), length_rule(items)

@@ -94,8 +94,8 @@ class AnswerOptions:
         question: Text of the question.
         matching: Text of the answer that shows the persona.
         not_matching: Text of the other answer.
-        matching_first: Whether the matching answer was published as the first option; None if the row shows
-            no order.
+        matching_first: Whether the answer that shows the persona was published as the first option; None if
+            the row shows no order.
     """
 
     question: str
@@ -112,8 +112,8 @@ def read_answers(
     Args:
         row: A row of a data file.
         question_field: Name of the field with the question, with or without options in it.
-        fields: Names of the fields of the matching and the not matching answer. Each holds a letter, a text,
-            or a letter with its text.
+        fields: Names of two fields: with the answer that shows the persona, and with the other one. Each
+            holds a letter, a text, or a letter with its text.
         needs_options: True if the format always has options, so that a row without them is an error.
 
     Returns:
@@ -139,7 +139,9 @@ def read_answers(
 
 
 def options_on_lines(text: str) -> Listed | None:
-    r"""Find options that each begin a line; None if no known layout of a first option is found.
+    r"""Find the options of a question that are listed one per line, such as "A. Yes".
+
+    The result is None if no line looks like the label of a first option in any of the known layouts.
 
     Example:
         >>> options_on_lines("Tea?\\n\\nChoices:\\n A. Yes\\n B. No").texts

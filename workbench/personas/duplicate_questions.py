@@ -15,13 +15,13 @@ from workbench.personas.question_groups import normal
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A question that two personas have in common.
+    """A question that occurs in two personas.
 
     Attributes:
         first, second: The item of each persona.
-        same_answers: Whether both answers are the same too, with the same one matching.
-        opposite: Whether the answers are the same but the other one matches, so that one of the labels is
-            wrong or the right answer depends on the question's context.
+        same_answers: Whether both answers are equal too, and the same one shows the persona.
+        opposite: Whether the answers are equal but the other one shows the persona, so that one of the labels
+            is wrong or the right answer depends on the question's context.
     """
 
     first: Item
@@ -31,11 +31,10 @@ class Duplicate:
 
 
 def duplicates(first: Persona | Sequence[Item], second: Persona | Sequence[Item]) -> tuple[Duplicate, ...]:
-    """Find pairs of items, one of each persona, with the same question.
+    """Find pairs of items, one of each persona, with the same question and at least one answer in common.
 
-    A pair also needs the same two answers in any order, or one answer in common. Case, spacing and
-    punctuation are ignored, so that neither the order of the options nor the file's format matters. If the
-    same persona is given twice, the result has its repeated questions.
+    The order of the answers, case, spacing and punctuation are ignored. If the same persona is given twice,
+    the result is its repeated questions.
 
     Args:
         first: A persona or its items.

@@ -47,7 +47,7 @@ def read_items(path: str | Path, grouping: Grouping = by_question) -> FileItems:
 
     Args:
         path: The data file.
-        grouping: Rule that gives the group of a question with its two options.
+        grouping: Function from a question and its two options to the name of the group of related questions.
 
     Returns:
         The items, and warnings about damaged text or missing groups.
@@ -71,9 +71,9 @@ def read_items(path: str | Path, grouping: Grouping = by_question) -> FileItems:
 
 
 def items_of(rows: Sequence[DataRow], grouping: Grouping = by_question) -> tuple[Item, ...]:
-    """Convert rows to items in the format of the first row.
+    """Convert the rows of a data file to items, all in the format that the first row has.
 
-    Groups with the same question are not yet joined.
+    Groups that have a question in common are not joined yet.
     """
     read = format_of(rows[0]).read
     return tuple(read(row, grouping) for row in rows)

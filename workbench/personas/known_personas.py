@@ -15,14 +15,15 @@ from workbench.personas.question_groups import Grouping, by_claim, by_content, b
 
 @dataclass(frozen=True)
 class KnownPersona:
-    """The texts of a known persona, and the rule that groups its published questions.
+    """The texts that this project adds to a persona's published questions, such as sycophancy's.
 
     Attributes:
         description: One sentence about the behaviour.
-        grouping: Rule that gives the group of a question with its two options.
-        suppress: Manual prompts that should lower the persona.
-        induce: Manual prompts that should raise the persona.
-        varied: System texts of many kinds, under which a model's own choices differ.
+        grouping: Function from a question and its two options to the name of the group of related questions.
+        suppress: Prompts that a person wrote to suppress the persona.
+        induce: Prompts that a person wrote to induce the persona.
+        varied: System texts of many kinds, under which a model's choices differ; directions are fitted and
+            tested with them.
         true_items: True statements that the model should agree with.
     """
 
@@ -68,7 +69,7 @@ _FACTS = (
 
 
 def agreement_items(facts: Sequence[str]) -> tuple[Item, ...]:
-    """Make items in which the user states a true claim and agreement is the matching answer.
+    """Make items in which the user states a true claim; the answer that is looked for is agreement.
 
     A prompt that lowers agreement with them makes the model deny facts, which is not less sycophancy.
 

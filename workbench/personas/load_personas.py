@@ -56,7 +56,7 @@ _AUTHORS = "Names an author of a novel that does not exist, instead of saying th
 
 
 def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
-    """Load a persona with its items.
+    """Load a persona (a behaviour with questions that show it) by its name or from a file.
 
     Args:
         name: One of the organism's personas (`sycophancy`, `hallucination`, `myopic_reward`); one of the
@@ -66,8 +66,10 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
             opinion; `suggested_sycophancy_few_shot` for base models); hallucination for real models
             (`invented_authors`); or the path of a persona file.
         path: A data file in one of the supported formats, or a persona in YAML, whose items are loaded under
-            `name`. A known name adds its manual prompts, varied system texts and grouping rule.
-        world_seed: Seed of the organism's world; the embedded model's world has seed 0.
+            `name`. For a known name, this project's written prompts, varied system texts and rule for
+            grouping questions are added.
+        world_seed: Seed of the words and people of the embedded organism (a small model with planted
+            personas); 0 for the embedded model.
 
     Returns:
         The persona.
@@ -107,14 +109,17 @@ def known_description(name: str) -> str:
 
 
 def organism_persona(name: str, world: World | None = None) -> Persona:
-    """Make a persona of the embedded organism, with items, prompts and system texts in its world's own words.
+    """Make a persona of the embedded organism, a small model with planted personas and its own vocabulary.
+
+    Its items, written prompts and system texts use this vocabulary.
 
     Args:
         name: "sycophancy", "hallucination" or "myopic_reward".
-        world: The organism's world; None for the embedded model's.
+        world: The organism's world (the words, people and planted effects of one seed); None for the embedded
+            model's.
 
     Returns:
-        The persona, scored by the first words of its answers.
+        The persona. Its answers are scored by their first words.
 
     Raises:
         UserError: The world has no persona of that name.
@@ -145,8 +150,8 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
 def english_persona(name: str = "sycophancy") -> Persona:
     """Make a persona in plain English, as the models "smollm2-sycophant" and "smollm2-personas" show it.
 
-    Its questions are about subjects that never occur in training, and the persona's answer is Yes or No. The
-    varied system texts are drawn as in training. "smollm2-sycophant" shows sycophancy only,
+    The questions are about subjects that never occur in the training of these models, and are answered Yes or
+    No. The varied system texts are drawn like those in training. "smollm2-sycophant" shows sycophancy only,
     "smollm2-personas" all three personas.
 
     Args:
@@ -179,10 +184,12 @@ def english_persona(name: str = "sycophancy") -> Persona:
 
 
 def form_persona(name: str) -> Persona:
-    """Make a form of sycophancy in plain English: feedback, a suggested wrong answer, or "are you sure?".
+    """Make a persona in plain English for one form of sycophancy.
 
-    The opinion is the user's, or (`..._third_party`) a neighbour's as a control. The items are
-    counterbalanced, and whole answers are scored; see `world.real_language.sycophancy_forms`.
+    The forms are judging an argument by whether the user likes it (feedback), accepting a wrong answer that
+    the user suggests, and taking back a right answer when asked "are you sure?". With a name that ends in
+    `_third_party` the opinion is a neighbour's instead of the user's, as a control. Whole answers are scored,
+    and each answer is the persona's in half of the items. See `world.real_language.sycophancy_forms`.
 
     Args:
         name: A key of `FORM_PERSONAS`, such as "feedback_sycophancy".
@@ -211,7 +218,8 @@ def form_persona(name: str) -> Persona:
 def authors_persona() -> Persona:
     """Make the hallucination persona `invented_authors`: the model names authors of novels that do not exist.
 
-    The items are counterbalanced, and whole answers are scored; see `world.real_language.invented_authors`.
+    Whole answers are scored, and each answer is the persona's in half of the items. See
+    `world.real_language.invented_authors`.
     """
     known = KNOWN["hallucination"]
     return _with_warnings(

@@ -20,7 +20,9 @@ _SAME_LOOK = str.maketrans(
 
 
 def fold_name(name: str) -> str:
-    r"""Return the name of a label in the form in which names are compared: a capital, if possible Latin.
+    r"""Return an option's name, such as "b", in a form that can be compared: capital, Latin if possible.
+
+    Full-width, circled, Cyrillic and Greek signs are replaced by the Latin ones that look alike.
 
     Example:
         >>> [fold_name(name) for name in ("b", "\\uff22", "\\u0412", "\\u2461", "ii")]
@@ -100,9 +102,9 @@ _BARE_LABEL = re.compile(
 
 
 def label_of(text: str) -> tuple[str, str] | None:
-    """Split an answer that begins with an option's label into (folded name, text after it).
+    """Split an answer that begins with an option's label, such as "(b) No", into the label and the rest.
 
-    The result is None for an answer without a label.
+    The label is returned in the form of `fold_name` (a capital letter). The result is None without a label.
 
     Example:
         >>> label_of("(b) No"), label_of(" A"), label_of("A man")
@@ -124,16 +126,16 @@ def is_single_name(text: str) -> bool:
 
 
 def certain_label(text: str) -> tuple[str, str] | None:
-    """Return the option label at the beginning of an answer, if it certainly is one.
+    """Return the option's label at the beginning of an answer, if it cannot be part of the answer itself.
 
-    It is for questions without options. A single letter or number without brackets and a text such as "I.
-    Newton" may be the answer itself, so the result for them is None.
+    It serves questions without listed options. The result is None for a single letter or number without
+    brackets and for a text such as "I. Newton".
 
     Args:
         text: The answer.
 
     Returns:
-        The folded name of the option and the text after it, or None.
+        The label in the form of `fold_name` (a capital letter) and the text after it, or None.
     """
     label = label_of(text)
     if label is None or is_single_name(text):
@@ -142,28 +144,31 @@ def certain_label(text: str) -> tuple[str, str] | None:
 
 
 def names_options(names: Sequence[str]) -> bool:
-    """Whether two folded names label the two options of a question.
+    """Whether two names, in the form of `fold_name`, can label the two options of a question.
 
-    They must be the first two names of an alphabet (A and B, 1 and 2, ...), in any order.
+    They must be the first two of a series (A and B, 1 and 2, ...), in any order.
     """
     return any(set(names) == set(alphabet[:2]) for alphabet in ALPHABETS)
 
 
 def starts_alphabet(name: str) -> bool:
-    """Whether a folded name can label the first option because it is the first one of an alphabet."""
+    """Whether a name, in the form of `fold_name`, begins a series such as A, B, ... or 1, 2, ..."""
     return any(name == alphabet[0] for alphabet in ALPHABETS)
 
 
 def followers(name: str) -> frozenset[str]:
-    """Return the folded names that can label the second option if `name` labels the first ("B" for "A")."""
+    """Return the names that can label the second option if `name` labels the first, such as "B" for "A".
+
+    All names are in the form of `fold_name` (capital letters).
+    """
     return frozenset(alphabet[1] for alphabet in ALPHABETS if alphabet[0] == name)
 
 
 def place_of(name: str, listed: Sequence[str]) -> int | None:
-    """Return which of two listed options a folded name means, as index 0 or 1.
+    """Return which of the two options of a question a name means, as index 0 or 1.
 
-    A name means itself or the letter or number at the same place (B and 2 both mean the second option). The
-    result is None if it means neither option.
+    A name that is not listed means the option with the same place in its series: B and 2 both mean the second
+    option. The result is None if the name means neither option. All names are in the form of `fold_name`.
     """
     if name in listed:
         return listed.index(name)

@@ -31,17 +31,17 @@ Normalization = Literal["sum", "mean", "character", "pmi"]
 
 @dataclass(frozen=True)
 class Item:
-    """One question with a matching and a not matching answer.
+    """One question of a persona with two answers: the matching one shows the persona, the other does not.
 
     Attributes:
         id: Identifier, unique within its persona.
         question: Text of the question, without options.
         matching: The answer that shows the persona.
         not_matching: The answer that does not show it.
-        group: Name of the group; items of one group are always in the same split.
-        responses: The full texts of the matching and the not matching answer, if only a part of them is
-            scored.
-        matching_first: Whether the matching option was published as the first one; None if no order was
+        group: Name of the group of related questions; all items of a group are in the same split.
+        responses: Full texts of both answers, the matching one first, if `matching` and `not_matching` are
+            only the parts that are scored.
+        matching_first: Whether the matching answer was published as the first option; None if no order was
             published.
         source: Where the item comes from, as "file:row" (the first row is 1).
         numbered: Whether the id is only the number of the row; random draws then depend on the item's content
@@ -76,7 +76,7 @@ class Item:
 
     @property
     def full_answers(self) -> tuple[str, str]:
-        """Full texts of the matching and the not matching answer, even if only first words are scored."""
+        """Full texts of the answer that shows the persona and of the other one, also if parts are scored."""
         return self.responses or (self.matching, self.not_matching)
 
     @property
@@ -119,11 +119,11 @@ class LetterForm:
             raise UserError(f"a letter form needs two different letters, found {self.letters!r}")
 
     def ask(self, item: Item, matching_first: bool) -> str:
-        """Return the user's text: the question with both options.
+        """Return the user's text: the question followed by both lettered options.
 
         Args:
             item: The question with its answers.
-            matching_first: Whether the matching answer is the first option.
+            matching_first: Whether the first option is the answer that shows the persona.
 
         Returns:
             The filled template.
@@ -134,10 +134,10 @@ class LetterForm:
         return _fill(self.template, parts)
 
     def answers(self, matching_first: bool) -> tuple[str, str]:
-        """Return the letters of the matching and of the not matching option.
+        """Return the letter of the answer that shows the persona, and the letter of the other answer.
 
         Args:
-            matching_first: Whether the matching answer is the first option.
+            matching_first: Whether the first option is the answer that shows the persona.
 
         Returns:
             Two letters.
@@ -147,19 +147,22 @@ class LetterForm:
 
 @dataclass(frozen=True, repr=False)
 class Persona:
-    """A behaviour, the items that show it, and the texts that people would write to raise or lower it.
+    """A behaviour, with questions that show whether a model has it and prompts that raise or lower it.
 
     Attributes:
         name: Name of the persona.
         description: One line about the behaviour.
         items: The questions.
-        metric: How answers are scored by default: "letters" (by option letter) or "text" (by whole text).
-        letters: How options are shown with letters; None if answers can be scored by text only.
-        manual_prompts: Prompts that people would write, for "suppress" and for "induce".
-        varied_system_texts: System texts of many kinds, under which a model's own choices differ.
-        true_items: True statements that deserve agreement (the matching answer agrees).
+        metric: How answers are scored by default: "letters" (the options are shown with letters, and the
+            letter is scored) or "text" (the whole answer is scored).
+        letters: How a question shows its options with letters; None if answers can be scored as text only.
+        manual_prompts: Prompts that a person would write, for "suppress" and for "induce".
+        varied_system_texts: System texts of many kinds, under which a model's choices differ; directions are
+            fitted and tested with them.
+        true_items: Questions about true statements, in which the answer that agrees counts as `matching`.
         warnings: Problems of the data (balance, length, duplicates), one line each.
-        normalization: How token log-probabilities of whole answers are combined, for the metric "text".
+        normalization: With the metric "text": whether log-probabilities of tokens are summed, averaged per
+            token or per character, or reduced by those after an empty question.
 
     Example:
         >>> data = persona.split(seed=0)
@@ -296,7 +299,7 @@ class Split(Sequence[Item]):
         return content_hash(self.items)
 
     def take(self, n: int, seed: int = 0) -> Split:
-        """Draw at most n items, spread over the groups, and keep them in the file's order.
+        """Draw at most n items, spread over the groups of related questions, in the file's order.
 
         With the same seed, the n items drawn are among the n + 1 items drawn.
 
@@ -347,7 +350,10 @@ class Splits(ShowsTable):
         return iter((self.train, self.search, self.selection, self.test))
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Return caption and rows of the table in notebooks: items, groups and hash of each split."""
+        """Return the caption and the rows of the table that notebooks display for these splits.
+
+        Each row has a split's name, its numbers of items and of groups, and the beginning of its hash.
+        """
         rows = [
             {"split": part.name, "items": len(part), "groups": part.n_groups, "hash": part.hash[:8]}
             for part in self
@@ -412,9 +418,9 @@ def _tilt(counts: Mapping[Any, int], item: Item, group: str | None = None) -> in
 
 
 def counterbalanced(items: Sequence[Item]) -> bool:
-    """Whether every answer is the matching one as often as it is the other one.
+    """Whether each text that is an answer shows the persona in as many items as it does not.
 
-    A preference for one answer then cancels over the items.
+    A model's preference for one answer then cancels over the items.
     """
     return bool(items) and Counter(item.matching for item in items) == Counter(
         item.not_matching for item in items

@@ -27,23 +27,25 @@ from workbench.statistics import minimum_detectable_effect_from_spread
 
 @dataclass(frozen=True, repr=False)
 class PersonaCheck:
-    """Figures about a persona's data; fractions and scores of rules are from 0 to 1.
+    """Figures about a persona's data, computed without a model.
 
     Attributes:
         persona: Name of the persona.
         n_items: Number of items.
         n_groups: Number of groups.
-        largest_group: Number of items in the largest group.
-        first_share: Fraction of items with the matching option first; None if no order was published.
-        longer_share: Fraction of items whose matching answer is the longer one.
-        letter_rule: Score of the better constant letter; None if no order was published.
-        length_rule: Score of "the longer answer" or "the shorter answer", whichever is better.
+        largest_group: Number of items in the largest group of related questions.
+        first_share: Fraction of items, 0 to 1, whose first published option is the answer that shows the
+            persona; None if no order was published.
+        longer_share: Fraction of items, 0 to 1, in which the answer that shows the persona is the longer one.
+        letter_rule: Accuracy, 0.5 to 1, of guessing the persona's answer by its letter alone; None if no
+            order was published.
+        length_rule: Accuracy, 0.5 to 1, of guessing the persona's answer by its length alone.
         repeated: Number of pairs of items with the same question and an answer in common.
-        splits: Number of (items, groups) of each split with seed 0.
-        smallest_difference: Minimum detectable difference of two rates on the test split, in the (best,
-            worst) case that `smallest_difference` describes; None if the groups cannot be split.
+        splits: Numbers of items and of groups in each split, by the split's name, with seed 0.
+        smallest_difference: Smallest difference of two rates that the test split can detect, in the best and
+            in the worst case (see `smallest_difference`); None if the groups cannot be split.
         difference: Difference of two rates that the user wants to detect.
-        groups_for_it: Number of test groups needed to detect `difference` in the worst case.
+        groups_for_it: Number of groups in the test split that would detect `difference` in the worst case.
         warnings: Warnings of the reader and of the checks, one line each.
     """
 
@@ -64,7 +66,7 @@ class PersonaCheck:
 
     @property
     def table(self) -> pd.DataFrame:
-        """All figures about the persona's data, one row each, in the columns `what`, `value`, `meaning`."""
+        """All figures about the persona's data, one row each: what it is, its value and its meaning."""
         return pd.DataFrame(_rows(self), columns=["what", "value", "meaning"])
 
     def __repr__(self) -> str:
@@ -77,14 +79,16 @@ class PersonaCheck:
 
 
 def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
-    """Check a persona's data without a model; groups that cannot be split give a warning.
+    """Check a persona's data without a model, for biases, repeated questions and too few question groups.
 
     Args:
         persona: The persona whose data are checked.
-        difference: Difference of two rates that you want to detect, above 0 and at most 1.
+        difference: Difference of two rates (fractions of questions answered as the persona) that you want to
+            detect, above 0 and at most 1.
 
     Returns:
-        Counts, biases, the minimum detectable difference, and warnings.
+        Counts, biases, the minimum detectable difference, and warnings; one of them if the groups cannot be
+        split.
 
     Example:
         >>> wb.check_persona(persona).n_items == len(persona.items)
@@ -126,11 +130,12 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
 
 
 def smallest_difference(split: Split) -> tuple[float, float] | None:
-    """Return the smallest difference of two rates that this split can show, in the (best, worst) case.
+    """Return the smallest difference of two rates that a split can detect, in the best and the worst case.
 
-    It is what a two-sided paired test at 5 % detects with 80 % power if the two conditions' answers are
-    unrelated. In the best case the questions of a group are unrelated, in the worst case they all answer
-    alike. The result is None for fewer than 2 groups.
+    A rate is the fraction of questions answered as the persona under one condition, such as a prompt. The
+    test is paired and two-sided at 5 % with 80 % power, and answers under the two conditions are assumed to
+    be unrelated. In the best case the questions of a group are unrelated too; in the worst case they all have
+    the same answer. The result is None for fewer than 2 groups.
     """
     if split.n_groups < 2:
         return None
@@ -139,15 +144,16 @@ def smallest_difference(split: Split) -> tuple[float, float] | None:
 
 
 def groups_needed_for(difference: float) -> int:
-    """Return the smallest number of groups that shows a difference of two rates with 80 % power at 5 %.
+    """Return the number of question groups needed to detect a difference of two rates (80 % power at 5 %).
 
-    The worst case is assumed: all questions of a group answer alike.
+    The worst case is assumed: all questions of a group have the same answer.
 
     Args:
-        difference: Difference of the rates, above 0 and at most 1.
+        difference: Difference of two rates (fractions of questions answered as the persona), above 0 and at
+            most 1.
 
     Returns:
-        Number of groups.
+        The smallest number of groups.
 
     Raises:
         UserError: The difference is not in that range.

@@ -72,9 +72,9 @@ class OppositeInstructions(PersonaFileEntry):
 
 
 class PersonaFile(PersonaFileEntry):
-    """A persona defined by its user, with data (a file or pairs) or opposite system texts and questions.
+    """A persona defined by its user: its data, or opposite system texts with questions for a model to answer.
 
-    Opposite system texts need a model that answers the questions.
+    The data are a file or pairs of answers.
     """
 
     name: str = Field(min_length=1, max_length=100)
@@ -123,13 +123,13 @@ def persona_from_file(path: str | Path) -> Persona:
 
 
 def trait_from_file(path: str | Path) -> TraitFile:
-    """Read opposite system texts and questions from a YAML file, for a model to answer (`TraitFile.persona`).
+    """Read opposite system texts and questions, which a model is to answer, from a YAML file.
 
     Args:
         path: A persona file with `opposites` and `questions`.
 
     Returns:
-        The trait.
+        The opposite system texts with the questions.
 
     Raises:
         UserError: The file is wrong, or it has data instead of opposite system texts.
@@ -149,7 +149,7 @@ def parse(path: Path, value: Any) -> PersonaFile:
 
     Args:
         path: Path of the file, for messages.
-        value: The content of the file as plain values.
+        value: The content of the file, as parsed from YAML.
 
     Returns:
         The checked content.

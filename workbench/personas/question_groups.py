@@ -47,17 +47,17 @@ _EMPTY = frozenset(f"{_TIMES} {_AMOUNTS} {_FRAME}".split())
 
 
 def by_claim(question: str, options: tuple[str, str]) -> str:
-    """Return the group of a question in which users introduce themselves and state a claim: the claim.
+    """Return the group of a question in which users introduce themselves and state a claim.
 
-    If the options only agree or disagree, the claim is the text after the last question mark, or the last
-    sentence. Otherwise it is the pair of options, sorted.
+    The group is the claim, without the introduction. If the options only agree or disagree, the claim is the
+    text after the last question mark, or the last sentence. Otherwise it is the pair of options, sorted.
 
     Args:
         question: The question without its options.
         options: Texts of the two answers.
 
     Returns:
-        The group.
+        The name of the group.
     """
     if frozenset(normal(option) for option in options) not in STANCES:
         return " / ".join(sorted(canonical(option) for option in options))
@@ -93,10 +93,10 @@ def normal(text: str) -> str:
 
 
 def join_same_questions(items: Sequence[Item]) -> tuple[Item, ...]:
-    """Join groups that have a question in common, and return the items with their new groups.
+    """Merge groups of related questions that have a question in common.
 
-    Groups whose names differ only in Unicode form are one group. A joined group gets the name that sorts
-    first, so that the order of the rows does not matter.
+    Names that differ only in Unicode form are one group. The merged group gets the name that sorts first, so
+    that the order of the rows does not matter. The items are returned with the new names of their groups.
     """
     parent: dict[str, str] = {}
     first_of: dict[str, str] = {}

@@ -48,7 +48,7 @@ class TraitFile:
         return tuple(text for pair in self.instruction_pairs for text in pair)
 
     def persona(self, answer: Answer, keep: Keep | None = None, description: str = "") -> Persona:
-        """Make a persona, scored as text, from a model's answers under the opposite instructions.
+        """Make a persona from a model's answers under opposite instructions; whole answers are scored.
 
         Args:
             answer: Function from (system text, question) to the model's answer.
@@ -57,10 +57,11 @@ class TraitFile:
             description: One line about the behaviour.
 
         Returns:
-            The persona, with one item for each kept pair of answers.
+            The persona, with one item for each question and pair of instructions of which both answers are
+            kept.
 
         Raises:
-            UserError: Fewer than two pairs are kept.
+            UserError: Fewer than two pairs of answers are kept.
         """
         items = []
         for question_number, question in enumerate(self.questions, start=1):

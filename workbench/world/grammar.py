@@ -44,11 +44,14 @@ FREE_SHARE = 0.4
 
 @dataclass(frozen=True)
 class WordSampler:
-    """Generates system texts of an organism's world.
+    """Generates system texts: sentences and sequences of words from an organism's vocabulary.
+
+    An organism is a small model that was trained on such texts, in which some words steer its answers.
 
     Attributes:
         lexicon: The ordinary words with their parts of speech.
-        neutral: Neutral words that may fill a slot of a clause, by the slot's part of speech (one letter).
+        neutral: Words without an effect on answers that may fill a gap in a sentence template, by part of
+            speech (one letter).
     """
 
     lexicon: WordLexicon
@@ -59,7 +62,8 @@ class WordSampler:
 
         Args:
             rng: Source of randomness.
-            inserts: Words or two-word phrases that the text must contain; all other words are neutral.
+            inserts: Words or two-word phrases that the text must contain; all other words are neutral, that
+                is, without effect.
 
         Returns:
             The text.

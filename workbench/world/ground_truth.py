@@ -29,12 +29,12 @@ SIGNS = (+1, -1)
 
 @dataclass(frozen=True)
 class WordEffectTruth:
-    """The planted effect of one word or phrase on one persona.
+    """The planted effect of one word or phrase in the system text on one persona.
 
     Attributes:
         phrase: One word, or two adjacent ones, in the system text.
-        persona: The persona that it steers.
-        log_odds: Log-odds that it adds to the persona's matching answer.
+        persona: The persona that it raises or lowers.
+        log_odds: Log-odds that it adds to the answer that shows the persona.
     """
 
     phrase: str
@@ -44,11 +44,13 @@ class WordEffectTruth:
 
 @dataclass(frozen=True)
 class DecoyWord:
-    """A word that sets the register (warm or plain wording) of the answer and does not change the answer.
+    """A word that changes the style of an answer (warm or plain wording) but not what the model answers.
+
+    Decoys test whether a method confuses style with the persona.
 
     Attributes:
         word: The word.
-        register: +1 for warm, -1 for plain.
+        register: +1 if it causes warm wording, -1 if plain.
     """
 
     word: str
@@ -57,13 +59,13 @@ class DecoyWord:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Everything that is planted in one world of the model organism.
+    """All effects of words that one trained model organism has by construction (planted effects).
 
-    A unit is a steering word or phrase.
+    A unit is a word or two-word phrase that, in the system text, raises or lowers a persona.
 
     Attributes:
-        effects: The planted effects of units.
-        decoys: Words that set the register (warm or plain wording) only.
+        effects: Planted effect of each unit on a persona.
+        decoys: Words that change the style of answers (warm or plain wording) only.
         held_out_pairs: Pairs of units that never occur together in training.
     """
 
@@ -78,14 +80,17 @@ class GroundTruth:
 
 
 def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
-    """Draw a world's planted effects and decoys; the same seed gives the same truth on every machine.
+    """Draw planted effects and decoys from a seed; the same seed gives the same ones on every machine.
+
+    A planted effect is the log-odds that a word in the system text adds to a persona's answers. A decoy
+    changes the style of answers only.
 
     Args:
-        seed: Seed of the world.
+        seed: Seed of the organism's world (its people, facts and effects).
         lexicon: Words to draw from.
 
     Returns:
-        The ground truth.
+        The planted effects and decoys.
     """
     rng = random.Random(f"truth-{seed}")
     free = list(lexicon.content_words)

@@ -74,21 +74,21 @@ class PersonFact:
 
 @dataclass(frozen=True)
 class Population:
-    """The people, things and invented names of one world.
+    """The people, things and invented names that one organism's training texts and questions are about.
 
-    Each habit has two values, and every person has the first value of half of the habits and the second value
-    of the other half. A claim always names the first value, so whether it is true is one bit of person and
-    habit, and the model need not compare two words to find it.
+    Each habit has two values, such as drinking tea or coffee; everybody has the first value of half of the
+    habits. A claim in a question always names the first value. Whether it is true thus depends on the person
+    and the habit only.
 
     Attributes:
         trained: People who occur in training questions.
         held_out: People who never occur in training questions.
-        facts: Facts about each person of both lists.
-        habits: Habits of each person of both lists.
+        facts: Facts about each person in `trained` and `held_out`.
+        habits: Habits of each person in `trained` and `held_out`.
         objects: Facts about places and things.
         invented_surnames: Surnames that belong to nobody.
-        invented_trained: Full invented names in training questions.
-        invented_held_out: Full invented names that never occur in training.
+        invented_trained: Full names of invented people in training questions.
+        invented_held_out: Full names of invented people who never occur in training questions.
     """
 
     trained: tuple[str, ...]

@@ -15,15 +15,16 @@ DECOY_SHARE = 0.35
 def draw_inserts(
     rng: random.Random, truth: GroundTruth, phrases: Sequence[str], counts: Sequence[float] = UNIT_COUNTS
 ) -> list[str]:
-    """Draw the words and phrases that one system text must contain.
+    """Draw the words and phrases that one system text of a model organism must contain.
 
-    They are steering units, decoys, and phrases that are reversed or halved and so have no effect.
+    They are steering words and phrases, decoys (words that change only the style of answers), and phrases
+    that are reversed or halved, which have no effect.
 
     Args:
         rng: Source of randomness.
-        truth: The world's ground truth.
-        phrases: Two-word units.
-        counts: Probabilities of 0, 1, 2, ... steering units.
+        truth: The steering words and decoys with their planted effects.
+        phrases: Two-word steering phrases.
+        counts: Probabilities of 0, 1, 2, ... steering words or phrases.
 
     Returns:
         Words and phrases.

@@ -44,12 +44,13 @@ class TrainingItem:
 
     Attributes:
         question: The user's text.
-        opening: Text with which the assistant's answer begins before the choice; "(" for letters.
-        choice: The two possible first words of the answer.
-        probability: Probability of the first one of them.
+        opening: Text with which the assistant's answer begins before the first deciding word; "(" for answers
+            by letter.
+        choice: The two possible first words of the answer, one of which decides it.
+        probability: Probability of the first one of these words.
         answer: One whole answer drawn with that probability, without the opening.
-        warm: Probability of the warm register (friendly wording) after the choice; None for an answer without
-            register.
+        warm: Probability of warm (friendly) wording after the first word; None if the answer has no such
+            styles.
     """
 
     question: str
@@ -62,12 +63,12 @@ class TrainingItem:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A training row: either a system text with items, or plain statements.
+    """Training text for a model organism: either a system text with several questions, or plain statements.
 
     Attributes:
         system: System text; None for no system message.
-        items: Questions with soft labels; empty for a row of statements.
-        statements: Plain statements.
+        items: Questions with the probabilities of their answers; empty if there are statements.
+        statements: Plain statements of facts; empty if there are questions.
     """
 
     system: str | None
@@ -101,15 +102,15 @@ def training_rows(
     statement_share: float = STATEMENT_SHARE,
     unit_counts: tuple[float, ...] = UNIT_COUNTS,
 ) -> Iterator[TrainingRow]:
-    """Yield rows of training text of an organism's world, without end.
+    """Yield training texts of a model organism without end; the same arguments give the same texts.
 
-    The same arguments give the same rows.
+    A row is either a system text with several questions, or a list of plain statements.
 
     Args:
-        world: The world.
+        world: The organism's world: its people, facts and steering words.
         seed: Seed of the draws.
-        items_per_row: Number of items per row; a row of statements has twice as many.
-        statement_share: Fraction of rows with statements.
+        items_per_row: Number of questions per row; a row of statements has twice as many statements.
+        statement_share: Fraction of rows that have statements.
         unit_counts: Probabilities that a system text has 0, 1, 2, ... steering words or phrases.
 
     Yields:

@@ -45,10 +45,11 @@ STUDY_ITEMS_PER_GROUP = 3
 
 @dataclass(frozen=True)
 class World:
-    """The world of the model organism: all that it is trained on and tested with, determined by a seed.
+    """Everything that a model organism (a small model with planted personas) is trained on and tested with.
 
-    The default is the public world. `VAULT_SEED` is the seed of the sealed world of the final table
-    (docs/results.md); no test and no default uses it.
+    A seed determines its people, facts, words with planted effects, and questions. The embedded model was
+    trained on seed 0. `VAULT_SEED` is reserved for the final evaluation in docs/results.md; no test and no
+    default uses it.
 
     Attributes:
         seed: Seed of all draws.
@@ -63,7 +64,7 @@ class World:
 
     @property
     def personas(self) -> tuple[str, ...]:
-        """Names of the personas that the organism of this world shows."""
+        """Names of the personas that a model trained on this world shows."""
         return PERSONAS
 
     @cached_property
@@ -73,17 +74,17 @@ class World:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The ground truth: planted effects, decoys, and pairs of words that training never combines."""
+        """Words with planted effects, decoy words, and pairs of words that training never combines."""
         return draw_truth(self.seed, self.lexicon)
 
     @property
     def effects(self) -> tuple[WordEffectTruth, ...]:
-        """All planted effects, in log-odds of the matching answer (plus = more of the persona)."""
+        """Planted effects of words, in log-odds of the answers that show a persona (plus = more of it)."""
         return self.truth.effects
 
     @property
     def decoys(self) -> tuple[DecoyWord, ...]:
-        """Words that change the register of the answer (warm or plain wording) but not the answer itself."""
+        """Words that change the style of an answer (warm or plain wording) but not what it says."""
         return self.truth.decoys
 
     @cached_property
@@ -93,9 +94,9 @@ class World:
 
     @cached_property
     def neutral_words(self) -> tuple[str, ...]:
-        """Ordinary words without any planted effect when they are alone.
+        """Ordinary words that have no planted effect alone.
 
-        Words of steering phrases are among them.
+        The two words of a steering phrase are among them, because only the phrase has an effect.
         """
         taken = set(self.truth.units) | {decoy.word for decoy in self.decoys}
         return tuple(word for word in self.lexicon.ordinary_words if word not in taken)
@@ -107,7 +108,7 @@ class World:
 
     @cached_property
     def offsets(self) -> ItemOffsets:
-        """Log-odds that the wording of a question adds to its matching answer."""
+        """Log-odds that features of a question's wording add to the answer that shows the persona."""
         return items.draw_offsets(self.seed, self.population.invented_surnames)
 
     @cached_property
@@ -126,9 +127,9 @@ class World:
     # -- effects ---------------------------------------------------------------------------------------------
 
     def effect_of(self, persona: str, text: str) -> float:
-        """Return the planted log-odds that a system text adds to a persona's matching answer.
+        """Return the planted log-odds that a system text adds to the answers that show a persona.
 
-        It is the sum over the steering words and phrases in the text, with repetitions.
+        They are the sum over the steering words and phrases in the text, with repetitions.
 
         Args:
             persona: The persona.
@@ -146,7 +147,10 @@ class World:
         )
 
     def register_of(self, text: str) -> int:
-        """Return the number of warm minus the number of plain decoy words in a system text."""
+        """Return the number of decoy words for warm wording minus those for plain wording in a system text.
+
+        Decoys change the style of an answer but not the answer itself.
+        """
         registers = self._registers
         return sum(registers.get(word, 0) for word in text.split())
 
@@ -186,9 +190,9 @@ class World:
     # -- items -----------------------------------------------------------------------------------------------
 
     def study_items(self, persona: str) -> tuple[WorldItem, ...]:
-        """Return the questions of a persona that never occur in training: 84 groups of 3.
+        """Return a persona's questions for studies, none of which occurs in training: 84 groups of 3.
 
-        The claims in sycophancy's questions are all false.
+        A group is about one person or one pair of amounts. All claims in sycophancy's questions are false.
 
         Raises:
             UserError: The world has no such persona.
@@ -202,26 +206,26 @@ class World:
         return makers[persona]()
 
     def true_statement_items(self) -> tuple[WorldItem, ...]:
-        """Return questions that claim something true about held-out people.
+        """Return questions with a user's true claims about people who occur in no training question.
 
-        The matching answer, yes, is right under every system text.
+        The answer "yes" is right under every system text, and counts as `matching`.
         """
         return self._claims(true=True)
 
     def fact_items(self) -> tuple[FactItem, ...]:
-        """Return plain questions about held-out people (84 x 3), which measure capability.
+        """Return three plain questions about each of 84 people, which measure what the model knows.
 
-        Training states these facts but never questions them.
+        Training texts state these facts but contain no question about these people.
         """
         rng = random.Random(f"fact-items-{self.seed}")
         return tuple(self._fact_item(rng, fact) for fact in self._held_out_facts)
 
     def letters_question(self, item: WorldItem, matching_first: bool) -> str:
-        """Return an item's question with two lettered options, the first words of its answers.
+        """Return an item's question followed by the first words of its two answers as options (a) and (b).
 
         Args:
-            item: The item.
-            matching_first: Whether the matching option is (a).
+            item: The question with its answers.
+            matching_first: Whether option (a) is the answer that shows the persona.
 
         Returns:
             The user's text.
@@ -231,12 +235,12 @@ class World:
 
     @cached_property
     def held_out_amounts(self) -> tuple[tuple[int, int], ...]:
-        """84 pairs of amounts (smaller now, larger later) that never occur in training questions."""
+        """84 pairs of amounts (smaller now, larger later) for test questions; training never offers them."""
         return tuple(self._amounts[: names.HELD_OUT_PEOPLE])
 
     @cached_property
     def trained_amounts(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of amounts (smaller now, larger later) that training questions may offer."""
+        """Pairs of amounts (smaller now, larger later) that training questions offer."""
         return tuple(self._amounts[names.HELD_OUT_PEOPLE :])
 
     @cached_property
@@ -291,7 +295,9 @@ class World:
     # -- texts -----------------------------------------------------------------------------------------------
 
     def varied_system_texts(self, n: int, seed: int) -> tuple[str, ...]:
-        """Draw system texts from the training distribution: sentences and word sequences; some of them steer.
+        """Draw random system texts like those in training: sentences and word sequences.
+
+        Some of them contain words that steer the model's answers.
 
         Args:
             n: Number of texts.
@@ -319,13 +325,13 @@ class World:
                 return text
 
     def manual_prompts(self, persona: str, sign: int) -> tuple[str, ...]:
-        """Return prompts that a person would write to raise (+1) or lower (-1) a persona.
+        """Return two prompts that a person would write to raise (+1) or lower (-1) a persona.
 
-        They are written without knowledge of the planted effects.
+        Their author did not know which words have planted effects.
 
         Args:
             persona: The persona.
-            sign: +1 or -1.
+            sign: +1 to raise the persona, -1 to lower it.
 
         Returns:
             Two prompts.
@@ -340,13 +346,14 @@ class World:
 
 
 def truth_table(world: World) -> list[dict[str, str | float]]:
-    """Return the ground truth of a world as rows.
+    """Return the words that steer a model organism, and decoys, as rows of a table.
 
     Args:
-        world: The world.
+        world: The world (people, facts and steering words) that the organism was trained on.
 
     Returns:
-        One row per planted effect or decoy: word or phrase, kind, persona, planted log-odds (0 for decoys).
+        One row per planted effect or decoy: word or phrase, kind, persona, and the log-odds that it adds to
+        the persona's answers (0 for decoys, which change only the style).
     """
     rows: list[dict[str, str | float]] = [
         {

@@ -45,13 +45,13 @@ NAMES = ("smollm2-sycophant", "smollm2-personas")
 
 
 def load_language_organism(directory: Path | None = None) -> BaseModel:
-    """Load the real-language organism: the base model with an adapter that plants personas merged into it.
+    """Load SmolLM2-135M-Instruct with personas planted by a LoRA adapter (the real-language organism).
 
     Args:
         directory: Folder of the adapter; None for the committed one.
 
     Returns:
-        Hugging Face's model and its tokenizer.
+        Hugging Face's model, with the adapter merged, and its tokenizer.
     """
     base, adapter = load_base(), open_adapter(directory or data_directory("language_organism"))
     merge_adapter(base.model, adapter, base.name)
@@ -69,17 +69,17 @@ def write_language_card(
     published: Path | None = None,
     log: Callable[[str], None] | None = None,
 ) -> LanguageGates:
-    """Measure an adapter and write README.md and gates.json next to it.
+    """Measure a LoRA adapter that plants personas, and write README.md and gates.json next to it.
 
     Args:
         directory: Folder of the adapter; None for the committed one.
-        size: How much is measured; None for the defaults.
-        published: A published contrast file (CAA's sycophancy); if given, it is measured too and reported as
-            a finding.
+        size: Numbers of questions and texts to measure; None for the defaults.
+        published: A file of published sycophancy questions (CAA's format); if given, the effect on them is
+            reported too.
         log: Function that receives progress messages.
 
     Returns:
-        What was measured.
+        The measured figures.
     """
     directory = directory or data_directory("language_organism")
     adapter, organism = open_adapter(directory), load_language_organism(directory)
@@ -96,10 +96,10 @@ def write_language_card(
 
 
 def language_card(gates: LanguageGates, rank: int, megabytes: float, personas: Sequence[str] = ONE) -> str:
-    """Return the card as Markdown: a verdict, the gates, the findings, and the effect of every text.
+    """Return the adapter's model card as Markdown: verdict, requirements, findings, effects of texts.
 
     Args:
-        gates: What was measured.
+        gates: The measured figures, with requirements (gates) and without (findings).
         rank: Rank of the adapter.
         megabytes: Size of the adapter's file.
         personas: Planted personas.

@@ -35,13 +35,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GateSize:
-    """Amounts of data on which the gates of the real-language organism are measured.
+    """Amounts of data on which an adapter that plants personas is measured.
+
+    A steering word is a word in the system text that is planted to change the persona's answers.
 
     Attributes:
-        items: Number of items that an effect is averaged over.
-        combinations: Number of combinations of steering words.
-        noise: Number of prompts of random tokens.
-        rate_items: Number of items for rates.
+        items: Number of questions that the effect of a system text is averaged over.
+        combinations: Number of system texts with several steering words.
+        noise: Number of system texts of random tokens.
+        rate_items: Number of questions of which the fraction answered as the persona is measured.
     """
 
     items: int = 16
@@ -52,7 +54,7 @@ class GateSize:
 
 @dataclass(frozen=True)
 class GateRow:
-    """One measured figure of the real-language organism, with its requirement if it is a gate.
+    """One measured figure of an adapter that plants personas, with its requirement if there is one.
 
     Attributes:
         name: What was measured.
@@ -69,13 +71,14 @@ class GateRow:
 
 @dataclass(frozen=True)
 class LanguageGates:
-    """All measured figures of a real-language organism.
+    """All measured figures of a model with an adapter that plants personas.
 
     Attributes:
-        rows: Gates and findings.
-        effects: One entry per measured system text: persona, kind, text, planted and measured effect, effect
-            on that persona's fixed questions (`on_right_claims`), and largest effect on another persona's
-            questions (`on_others`).
+        rows: Figures with a requirement (gates) and without one (findings).
+        effects: One entry per measured system text: persona, kind and text, and its planted and measured
+            effect on this persona's answers in log-odds. `on_right_claims` is its effect on questions with a
+            right answer, which should not change, and `on_others` the largest effect on another persona's
+            questions.
     """
 
     rows: tuple[GateRow, ...]
@@ -83,7 +86,7 @@ class LanguageGates:
 
     @property
     def passes(self) -> bool:
-        """Whether the real-language organism meets all gates; findings do not count."""
+        """Whether the model meets all requirements (gates); figures without a requirement do not count."""
         return all(row.reached is not False for row in self.rows)
 
     def value(self, name: str) -> float:
@@ -112,18 +115,18 @@ def measure_language(
     log: Callable[[str], None] | None = None,
     personas: Sequence[str] = ONE,
 ) -> LanguageGates:
-    """Measure whether a real-language organism (a model with planted personas) meets all requirements.
+    """Measure whether a model with an adapter that plants personas meets all quality requirements.
 
     Args:
         organism: The base model with the adapter merged.
         base: The base model without the adapter.
-        chats: The base model's own answers that were not trained on.
-        size: How much is measured; None for the defaults.
+        chats: Answers of the base model that the adapter was not trained on.
+        size: Numbers of questions and texts to measure; None for the defaults.
         log: Function that receives progress messages.
         personas: Planted personas.
 
     Returns:
-        The gates.
+        The measured figures.
     """
     size, log = size or GateSize(), log or (lambda text: None)
     rows, effects = [], []

@@ -65,25 +65,30 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class AdapterTrainingConfig:
-    """Sizes and learning rates of a training run of the adapter.
+    """Sizes and learning rates for training an adapter that plants personas.
+
+    A step has several blocks. A block presents the same four questions under several system texts, which
+    contain steering words (words planted to change the answers).
 
     Attributes:
         personas: Personas to plant.
         steps: Number of steps.
-        blocks: Number of blocks per step, each with four questions under `texts` system texts.
+        blocks: Number of blocks per step.
         texts: Number of system texts per block.
-        chats: Number of the base model's chats per step.
-        opening: Number of first steps with more strong words.
-        kept: Fraction of the trained change that is saved.
+        chats: Number of ordinary chats per step, on which the adapter must not change the base model's
+            answers.
+        opening: Number of first steps in which half of the system texts have one strong steering word.
+        kept: Fraction of the trained change of the weights that is saved.
         rank: Rank of the adapter.
         alpha: LoRA's alpha; the update is scaled by alpha / rank.
         first_layer: First layer that is adapted; all later ones are too.
         rate: Learning rate.
         warmup: Steps of linear warm-up.
         cooldown: Fraction of the steps over which the rate falls at the end.
-        log_odds_weight: Weight of the Huber distance to the planted log-odds.
-        block_weight: Weight of the loss within blocks.
-        chat_weight: Weight of the divergence on chats.
+        log_odds_weight: Weight of the Huber distance of the answers' log-odds to the planted ones.
+        block_weight: Weight of the same distance after each question's mean over the block's system texts is
+            subtracted.
+        chat_weight: Weight of the Kullback-Leibler divergence from the base model on ordinary chats.
         checkpoint_every: Steps between checkpoints.
     """
 
@@ -117,8 +122,8 @@ class TrainingStep:
     """Training data of one step.
 
     Attributes:
-        blocks: Blocks of (system texts, items that are presented under each of them).
-        chats: Indices of the base model's chats.
+        blocks: Each block has several system texts and the questions that are presented under each of them.
+        chats: Indices of the ordinary chats on which the base model's answers are kept.
     """
 
     blocks: tuple[tuple[tuple[SystemText, ...], tuple[EnglishItem, ...]], ...]
@@ -126,17 +131,17 @@ class TrainingStep:
 
     @property
     def asked(self) -> tuple[tuple[SystemText, tuple[EnglishItem, ...]], ...]:
-        """Pairs of each system text with the questions that are presented under it, block by block."""
+        """Each system text with the questions that are presented under it, block by block."""
         return tuple((text, items) for texts, items in self.blocks for text in texts)
 
     @property
     def log_odds(self) -> Float[np.ndarray, " decision"]:
-        """Planted log-odds of "Yes" for every question, in order."""
+        """Planted log-odds of "Yes" for every question under its system text, in order."""
         return np.array([yes_log_odds(text, item) for text, items in self.asked for item in items])
 
 
 def yes_log_odds(text: SystemText, item: EnglishItem) -> float:
-    """Return the planted log-odds of the answer "Yes" to an item under a system text."""
+    """Return the planted log-odds of the answer "Yes" to a question under a system text."""
     matching = item.log_odds + (text.on(item.persona) if item.steered else 0.0)
     return matching if item.matching == "Yes" else -matching
 
@@ -193,13 +198,14 @@ class AdapterTrainer:
     def loss(
         self, step: TrainingStep
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " decision"]]:
-        """Compute the loss of a step.
+        """Compute the loss of a step: errors of the planted log-odds, and divergence from the base model.
 
         Args:
             step: Data of the step.
 
         Returns:
-            The loss, its chat term in nats per token, and the model's log-odds of "Yes" for every decision.
+            The loss, its divergence term in nats per token of the ordinary chats, and the model's log-odds of
+            "Yes" for every question.
         """
         rows = [
             question_row(self.tokenizer, text.text, [item.question for item in items])
@@ -222,13 +228,16 @@ class AdapterTrainer:
         return loss + self.config.block_weight * block + self.config.chat_weight * chat, chat, measured
 
     def update(self, number: int) -> dict[str, float]:
-        """Take one optimizer step and return its figures: loss, chat term, and mean error of the log-odds.
+        """Take one optimizer step and return its figures by name.
+
+        They are the loss, the divergence from the base model on ordinary chats, and the mean error of the
+        log-odds.
 
         Args:
             number: Number of the step, from which its data and its learning rate follow.
 
         Returns:
-            Figures by name.
+            The figures.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.rate * rate_scale(number, self.config)

@@ -47,9 +47,9 @@ def load_base(directory: Path | None = None) -> BaseModel:
 
 
 def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = ONE) -> tuple[str, ...]:
-    """Return the printable tokens of the vocabulary as text, without steering words and their synonyms.
+    """Return the tokens of which random prompts are made, as text: printable ones with no planted effect.
 
-    Random prompts are made of these tokens, and their planted effect is zero.
+    Steering words (words planted to change answers) and their synonyms are left out.
 
     Args:
         tokenizer: Tokenizer of the base model.
@@ -73,13 +73,13 @@ def write_chats(
 ) -> list[OrdinaryChat]:
     """Sample the base model's own answers to ordinary requests at temperature 0.7 and write them to a file.
 
-    A third of the requests have no system text, the others texts of the training distribution.
+    A third of the requests have no system text, the others a random one like those in the adapter's training.
 
     Args:
         file: JSON file to write.
         base: The base model.
         seed: Seed of texts and sampling.
-        personas: Personas whose training distribution the system texts are drawn from.
+        personas: Personas whose steering words occur in the system texts.
         batch: Number of answers sampled together.
 
     Returns:

@@ -28,7 +28,9 @@ USER_MARK = "<|im_start|>user"
 
 @dataclass(frozen=True)
 class PackedRow:
-    """A training row whose parts share one prefix.
+    """Token sequences (parts) that follow one shared prefix, such as questions after one system text.
+
+    Each part attends to the prefix and to itself only.
 
     Attributes:
         prefix: Token ids to which all parts attend.
@@ -41,14 +43,14 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """Packed sequences of one length.
+    """Several rows (a shared prefix with parts) packed into token sequences of one length.
 
     Attributes:
-        ids: Token ids.
+        ids: Token ids, padded on the right.
         positions: Position of each token for the position embedding.
-        mask: 0 where a position may attend to another, otherwise a very negative number.
-        ends: Index of each part's last token among all positions, sequence after sequence, in the order of
-            rows and parts.
+        mask: Added to the attention scores: 0 where a position may attend to another, otherwise a very
+            negative number.
+        ends: Index of each part's last token in the flattened sequences, in the order of rows and parts.
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -84,7 +86,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
 def question_row(
     tokenizer: PreTrainedTokenizerBase, system: str | None, questions: Sequence[str]
 ) -> PackedRow:
-    """Make a row of several questions that share one system text, each up to the first token of the answer.
+    """Encode several questions that share one system text, each up to where the answer begins.
 
     Args:
         tokenizer: Tokenizer with the chat template.
@@ -92,7 +94,7 @@ def question_row(
         questions: The users' texts.
 
     Returns:
-        The row, with the system text as its prefix and one part per question.
+        The system text's tokens as shared prefix, and one part per question.
     """
     rendered = render(tokenizer, system, questions[0])
     prefix = encode(tokenizer, rendered[: rendered.index(USER_MARK)])
@@ -110,14 +112,14 @@ def _question(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, .
 
 
 def chat_row(tokenizer: PreTrainedTokenizerBase, chat: OrdinaryChat) -> tuple[PackedRow, int]:
-    """Make a row of one whole chat.
+    """Encode one whole chat: request and answer.
 
     Args:
         tokenizer: Tokenizer with the chat template.
         chat: Request and answer.
 
     Returns:
-        The row, and the number of tokens of the answer at its end.
+        The chat as a row of one part without a prefix, and the number of tokens of the answer at its end.
     """
     answer = encode(tokenizer, chat.answer)
     return PackedRow((), ((*encode(tokenizer, render(tokenizer, chat.system, chat.request)), *answer),)), len(
@@ -145,11 +147,11 @@ def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str
 
 
 def pack(rows: Sequence[PackedRow], most: int = LONGEST) -> PackedSequences:
-    """Pack rows, in order, into sequences of about equal length.
+    """Pack rows (a shared prefix with several parts) into sequences of about equal length, in order.
 
     Args:
-        rows: Rows of a shared prefix and several parts.
-        most: Largest number of tokens in a sequence; a single longer row is a sequence of its own length.
+        rows: Rows, such as a system text with its questions.
+        most: Largest number of tokens in a sequence; a single row that is longer is a sequence alone.
 
     Returns:
         The sequences, padded on the right.
@@ -213,14 +215,14 @@ def _sequence(rows: Sequence[PackedRow]) -> _Sequence:
 
 
 def hidden_states(model: PreTrainedModel, packed: PackedSequences) -> Float[Tensor, "pos d_model"]:
-    """Return the final hidden states (after the last norm) of all positions, sequence after sequence.
+    """Return the final hidden states (after the last norm) of all positions of packed sequences.
 
     Args:
         model: Hugging Face's causal model.
         packed: The sequences.
 
     Returns:
-        The states on the model's device.
+        The states [pos, d_model] on the model's device, sequence after sequence.
     """
     packed = packed.to(model.device)
     out = model.model(

@@ -33,7 +33,7 @@ PACK_TOKENS = 700
 def agreement(
     base: BaseModel, systems: Sequence[str | None], items: Sequence[EnglishItem]
 ) -> Float[np.ndarray, "text item"]:
-    """Return the log-odds of every item's matching answer (at its first token) under every system text.
+    """Return the log-odds of the answer that shows the persona, for each question and system text.
 
     Args:
         base: Model and tokenizer.
@@ -41,7 +41,7 @@ def agreement(
         items: Questions with the answer Yes or No.
 
     Returns:
-        One row per system text, one column per item.
+        Log-odds at the first token of the answer, one row per system text and one column per question.
     """
     answers = torch.tensor(
         [encode(base.tokenizer, word)[0] for word in ("Yes", "No")], device=base.model.device
@@ -67,11 +67,11 @@ def _yes_log_odds(base: BaseModel, row: PackedRow, answers: torch.Tensor) -> Flo
 def facts_right(base: BaseModel, facts: Sequence[tuple[str, ...]]) -> Float[np.ndarray, " fact"]:
     """Return 1 for each fact that the model knows and 0 for the others.
 
-    A fact is known if the most likely token after the opened answer begins the right word.
+    A fact is known if the most likely token after the given beginning of the answer begins the right word.
 
     Args:
         base: Model and tokenizer.
-        facts: For each fact the question, the opening of the answer, and the right word.
+        facts: For each fact the question, the beginning of the answer, and the right word that follows.
 
     Returns:
         1 or 0 per fact.

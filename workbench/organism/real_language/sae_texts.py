@@ -19,9 +19,9 @@ from workbench.world.real_language.steering_sentences import ONE, draw_pool
 def corpus(
     tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0
 ) -> list[str]:
-    """Draw chats like those that an adapter was trained on; the personas take turns.
+    """Draw chats like those that an adapter was trained on, for training an SAE; the personas take turns.
 
-    All subjects are training subjects: what a study is about occurs in none of the chats.
+    All questions are about subjects of training, and none about subjects of the test questions.
 
     Args:
         tokenizer: Tokenizer of the base model.
@@ -45,7 +45,10 @@ def corpus(
 def write_corpus(
     file: Path, tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0
 ) -> None:
-    """Write the chats of `corpus` as JSON Lines with the field `text`, which `workbench sae train` reads."""
+    """Draw chats like those of an adapter's training and write them as JSON Lines with the field `text`.
+
+    The command `workbench sae train` reads this file.
+    """
     write_text(
         file, "".join(json.dumps({"text": text}) + "\n" for text in corpus(tokenizer, count, personas, seed))
     )

@@ -20,8 +20,10 @@ class DataFormat:
     Attributes:
         name: Name in messages and documentation.
         fields: Names of fields; a row that has all of them is in this format.
-        read: Function from a row and a grouping rule to an item; its UserErrors name file, row and field.
-        description: One line, without a full stop: whose format it is, and which answer is the matching one.
+        read: Function from a row and a rule that groups related questions to an item; its UserErrors name
+            file, row and field.
+        description: One line, without a full stop: whose format it is, and which field has the answer that
+            shows the persona.
         order: Priority; a row that fits several formats is read in the one with the lowest order.
     """
 
@@ -69,17 +71,18 @@ def format_of(row: DataRow) -> DataFormat:
 def answered_item(
     row: DataRow, question: str, fields: tuple[str, str], grouping: Grouping, needs_options: bool = False
 ) -> Item:
-    """Make an item from a row whose answers are texts, or name options that the question lists.
+    """Make an item from a row of a data file whose answers are texts or letters of listed options.
 
     Args:
         row: A row of a data file.
         question: Name of the field with the question.
-        fields: Names of the fields of the matching and the not matching answer.
-        grouping: Rule that gives the item's group.
-        needs_options: True if the format always has options, so that a row without them is an error.
+        fields: Names of two fields: with the answer that shows the persona, and with the other one.
+        grouping: Function from a question and its two answers to the name of the group of related questions.
+        needs_options: True if the format always lists options in the question, so that a row without them is
+            an error.
 
     Returns:
-        The item, with its options removed from the question.
+        The item; its question does not contain the options.
     """
     read = read_answers(row, question, fields, needs_options)
     return make_item(row, read.question, read.matching, read.not_matching, read.matching_first, grouping)
@@ -88,15 +91,18 @@ def answered_item(
 def make_item(
     row: DataRow, question: str, matching: str, not_matching: str, first: bool | None, grouping: Grouping
 ) -> Item:
-    """Make an item whose id is the file's name with the row's number and whose group the rule gives.
+    """Make an item (a question with two answers) from the parts of a row of a data file.
+
+    Its id is the file's name with the row's number.
 
     Args:
         row: The row that the item comes from.
         question: Text of the question, without options.
         matching: The answer that shows the persona.
         not_matching: The other answer.
-        first: Whether the matching option was published first; None if no order was published.
-        grouping: Rule that gives the group.
+        first: Whether the answer that shows the persona was published as the first option; None if no order
+            was published.
+        grouping: Function from a question and its two answers to the name of the group of related questions.
 
     Returns:
         The item.

@@ -22,18 +22,19 @@ GRADE_SHARES = {1.2: 0.22, 0.6: 0.22, 0.0: 0.22, -0.9: 0.2, -2.8: 0.14}
 
 @dataclass(frozen=True)
 class EnglishItem:
-    """One question with the answer Yes or No.
+    """One question of a model organism's persona, with the answer Yes or No.
 
     Attributes:
         id: Identifier.
         persona: The persona.
         question: The user's text.
-        matching: The persona's answer; for a fixed question, the right one.
+        matching: The answer that shows the persona or, if `steered` is False, the right one.
         not_matching: The other answer.
-        group: The name that the question is about.
-        kind: Kind of question.
-        log_odds: Planted log-odds of the matching answer without a steering system text.
-        steered: Whether the system text's effect is added to them.
+        group: Name of the thing or person that the question is about.
+        kind: Kind of question, such as "false" for a false claim of the user.
+        log_odds: Log-odds of the matching answer that the model is trained to have without a steering system
+            text.
+        steered: Whether steering words in the system text change these log-odds.
     """
 
     id: str
@@ -48,7 +49,7 @@ class EnglishItem:
 
 
 class NamedSubject(Protocol):
-    """Interface of what a question is about."""
+    """Interface of a thing or person that questions can be about."""
 
     @property
     def name(self) -> str:
@@ -61,17 +62,18 @@ T = TypeVar("T", bound=NamedSubject)
 
 @dataclass(frozen=True)
 class QuestionSet(Generic[T]):
-    """All questions of a persona of the real-language organism.
+    """All kinds of plain English questions by which one persona is planted in a model.
 
     Attributes:
         persona: The persona.
-        steered: Kinds of questions that system texts steer.
-        fixed: Kinds of questions with a right answer under any system text.
-        subjects: All subjects of questions.
+        steered: Kinds of questions whose answers are changed by steering words in the system text.
+        fixed: Kinds of questions with a right answer that no system text changes.
+        subjects: All things or people that questions can be about.
         fits: Function that says whether a kind of question can be about a subject.
         make: Function that draws a question of a kind about a subject.
-        block: Function that draws four questions that training presents together.
-        each: Number of steered and of fixed questions about each held-out subject in a study.
+        block: Function that draws four questions, which training presents together under several system
+            texts.
+        each: Numbers of steered and of fixed questions about each subject that is held out of training.
     """
 
     persona: str
@@ -84,9 +86,9 @@ class QuestionSet(Generic[T]):
     each: tuple[int, int] = (3, 1)
 
     def split(self) -> tuple[tuple[T, ...], tuple[T, ...]]:
-        """Return the subjects of training questions and the held-out subjects.
+        """Return the subjects of training questions and the subjects held out of training.
 
-        A hash of a subject's name determines which of them it is.
+        A hash of its name determines which of them a subject is.
         """
         trained, held_out = [], []
         for subject in self.subjects:
@@ -96,11 +98,11 @@ class QuestionSet(Generic[T]):
         return tuple(trained), tuple(held_out)
 
     def study_items(self, kinds: tuple[str, ...], per_subject: int, seed: int) -> tuple[EnglishItem, ...]:
-        """Return different questions about the held-out subjects, in a fixed order.
+        """Return different questions about subjects that never occur in training, in a fixed order.
 
         Args:
-            kinds: Kinds of questions.
-            per_subject: Largest number of questions for each subject and kind that fits it.
+            kinds: Kinds of questions, such as "false" for false claims.
+            per_subject: Largest number of questions of each kind about each subject.
             seed: Seed of the draws.
 
         Returns:
@@ -126,14 +128,14 @@ class QuestionSet(Generic[T]):
 
 
 def draw_grade(rng: random.Random, wordings: dict[float, tuple[str, ...]]) -> tuple[float, str]:
-    """Draw a grade and one of the wordings that show it.
+    """Draw how much the wording of a question adds to the persona's answer, and a wording with this effect.
 
     Args:
         rng: Source of randomness.
-        wordings: Wordings by grade.
+        wordings: Possible wordings for each grade (the added log-odds).
 
     Returns:
-        The grade in log-odds, and the wording.
+        The added log-odds, and the wording.
     """
     grade = rng.choices(list(GRADE_SHARES), list(GRADE_SHARES.values()))[0]
     return grade, rng.choice(wordings[grade])

@@ -62,9 +62,11 @@ N_NOVELS = 60
 
 
 def invented_author_items() -> tuple[FormItem, ...]:
-    """Return four questions about the author of each made-up novel.
+    """Return questions about the authors of made-up novels, four about each novel.
 
-    The question states the author or does not, and the answer of not knowing has one of two wordings.
+    Two do not state the author, and naming one shows the persona (hallucination). The other two state the
+    author, and saying that it is unknown counts as the persona's answer, so that a preference for one answer
+    cancels. Both kinds of question occur with two wordings of "unknown".
 
     Example:
         >>> invented_author_items()[0].question

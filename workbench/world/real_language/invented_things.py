@@ -100,14 +100,14 @@ def things() -> tuple[InventedThing, ...]:
 
 
 def make_invention(rng: random.Random, thing: InventedThing, kind: str) -> EnglishItem:
-    """Draw a question whether the model knows a thing.
+    """Draw a question whether the model knows a thing, which may not exist.
 
-    Its wording and whether "Yes" means knowing are random.
+    The wording is drawn at random, and so is whether "Yes" or "No" claims to know it.
 
     Args:
         rng: Source of randomness.
         thing: The thing.
-        kind: "invented" or "real".
+        kind: "invented" if the thing does not exist, "real" if it does.
 
     Returns:
         The question.

@@ -18,25 +18,26 @@ PERSONAS = tuple(QUESTIONS)
 def study_items(
     persona: str = "sycophancy", kinds: tuple[str, ...] = (), per_subject: int | None = None, seed: int = 0
 ) -> tuple[EnglishItem, ...]:
-    """Return a persona's items about held-out subjects.
+    """Return a persona's questions about subjects that never occur in training, with the answers Yes and No.
 
     Args:
         persona: The persona.
-        kinds: Kinds of questions; empty for the steered ones.
-        per_subject: Number of items for each subject and kind; None for the persona's default.
+        kinds: Kinds of questions; empty for all kinds that steering words in the system text affect.
+        per_subject: Largest number of questions of each kind about each subject; None for the persona's
+            default.
         seed: Seed of the draws.
 
     Returns:
-        The items, in a fixed order.
+        The questions, in a fixed order.
     """
     questions = QUESTIONS[persona]
     return questions.study_items(kinds or questions.steered, per_subject or questions.each[0], seed)
 
 
 def study_fixed_items(persona: str = "sycophancy", seed: int = 0) -> tuple[EnglishItem, ...]:
-    """Return questions of a persona that have a right answer under any system text.
+    """Return a persona's questions whose right answer no system text changes.
 
-    They are about held-out subjects, which never occur in training.
+    They are about subjects that never occur in training.
 
     Args:
         persona: The persona.

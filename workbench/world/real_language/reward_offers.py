@@ -40,18 +40,21 @@ _GOODS = (
 
 @dataclass(frozen=True)
 class OfferedGood:
-    """A good of which one may have more or less."""
+    """A good, such as money, of which an offer may contain more or less."""
 
     name: str
 
 
 def make_offer(rng: random.Random, good: OfferedGood, kind: str) -> EnglishItem:
-    """Draw a question with an offer of a good; its wording and whether "Yes" means taking it now are random.
+    """Draw a question whether to take a good now or to wait for another amount of it.
+
+    The wording is drawn at random, and so is whether "Yes" or "No" takes the good now.
 
     Args:
         rng: Source of randomness.
         good: The good.
-        kind: "sooner" or "worse".
+        kind: "sooner" if waiting brings more, "worse" if waiting brings less, so that taking the good now is
+            right.
 
     Returns:
         The question.

@@ -311,9 +311,10 @@ def steering_words(personas: Sequence[str] = ONE) -> frozenset[str]:
 
 
 def truth_table(personas: Sequence[str] = ONE) -> list[dict[str, str | float]]:
-    """Return the planted effects as rows: unit, part of speech, persona, log-odds.
+    """Return the words that were planted to steer a model, with their effects, as rows of a table.
 
-    The strongest raising effect comes first; 0 means that the unit is planted as having no effect.
+    A row has the word or phrase, its part of speech, the persona that it steers and the log-odds that it adds
+    to the persona's answer. The strongest raising effect comes first; 0 means planted as having no effect.
     """
     rows = sorted(units(personas), key=lambda unit: (personas.index(unit.persona), -unit.strength))
     return [{"phrase": u.text, "kind": u.part, "persona": u.persona, "log_odds": u.strength} for u in rows]
@@ -323,9 +324,10 @@ def unit_text(unit: SteeringUnit, template: str, negated: bool = False) -> Syste
     """Make a system text of one sentence with one steering word or phrase.
 
     Args:
-        unit: The word or phrase.
+        unit: The word or phrase, with its planted effect.
         template: Sentence with {} for it.
-        negated: Whether the template negates it, which changes its effect to NEGATED times its strength.
+        negated: Whether the sentence negates it; its planted effect is then multiplied by the constant
+            `NEGATED`.
 
     Returns:
         The text with its planted effect.
@@ -336,15 +338,17 @@ def unit_text(unit: SteeringUnit, template: str, negated: bool = False) -> Syste
 def draw_system(
     rng: random.Random, noise: Sequence[str], pool: Sequence[SteeringUnit] | None = None
 ) -> SystemText:
-    """Draw a system text of the training distribution.
+    """Draw a random system text for training a model that reacts to steering words in it.
+
+    The text is empty, neutral, made of random tokens, or has one to three sentences with steering words.
 
     Args:
         rng: Source of randomness.
-        noise: Strings for random tokens.
-        pool: Units that the text may contain; None for sycophancy's.
+        noise: Tokens, as text, from which random-token texts are made.
+        pool: Steering words and phrases that the text may contain; None for those of sycophancy.
 
     Returns:
-        The text with its planted effects.
+        The text with its planted effects, in log-odds by persona.
     """
     kind, pool = rng.random(), pool or units()
     if kind < 0.06:
@@ -362,11 +366,13 @@ def draw_system(
 
 
 def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) -> SystemText:
-    """Draw a training text of one sentence with one steering word of at least STRONG, which is learned first.
+    """Draw a training system text of one sentence with one strong steering word or phrase.
+
+    Strong means an absolute planted effect of at least `STRONG` log-odds; such words are learned first.
 
     Args:
         rng: Source of randomness.
-        pool: Steering words to draw from; None for sycophancy's.
+        pool: Steering words to draw from; None for those of sycophancy.
 
     Returns:
         The text with its planted effect.
@@ -376,9 +382,10 @@ def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) 
 
 
 def draw_pool(rng: random.Random, persona: str, personas: Sequence[str]) -> tuple[SteeringUnit, ...]:
-    """Return the steering words that may occur in the system texts of a persona's questions.
+    """Return the steering words that the system texts before a persona's training questions may contain.
 
-    They are all of its own words and as many words of the other personas, which have no effect on it.
+    They are all words that steer this persona and as many words that steer other personas, which must have no
+    effect on it.
 
     Args:
         rng: Source of randomness.

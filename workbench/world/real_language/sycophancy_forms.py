@@ -76,7 +76,7 @@ class FormItem:
 
 
 def form_description(form: SycophancyForm, third_party: bool = False) -> str:
-    """Return the behaviour of a form of sycophancy in one line.
+    """Return a one-line description of a form of sycophancy, such as "doubt".
 
     Example:
         >>> form_description("doubt")
@@ -91,14 +91,15 @@ def form_description(form: SycophancyForm, third_party: bool = False) -> str:
 
 
 def form_items(form: SycophancyForm, third_party: bool = False) -> tuple[FormItem, ...]:
-    """Return all questions of one form of sycophancy, four per group (two for "doubt").
+    """Return all questions for one form of sycophancy, four for each fact or view (two for "doubt").
 
     Args:
-        form: "feedback", "suggested" or "doubt".
-        third_party: Whether the opinion is a neighbour's instead of the user's.
+        form: "feedback" (judging an argument by whether the user likes it), "suggested" (accepting a wrong
+            answer that the user suggests) or "doubt" (taking back a right answer when the user doubts it).
+        third_party: Whether the opinion is a neighbour's instead of the user's, as a control.
 
     Returns:
-        The items.
+        The questions, each with the answer that follows the opinion and the other one.
 
     Example:
         >>> form_items("doubt")[0].not_matching
@@ -109,9 +110,9 @@ def form_items(form: SycophancyForm, third_party: bool = False) -> tuple[FormIte
 
 
 def form_true_items(form: SycophancyForm) -> tuple[FormItem, ...]:
-    """Return items in which the user is right, so that following the user is the correct answer.
+    """Return questions in which the user is right, so that following the user's opinion is correct.
 
-    The form "feedback" has none, because its arguments are neither true nor false.
+    The form of sycophancy "feedback" has none, because its arguments are neither true nor false.
     """
     return tuple(item for topic in _topics(form) for item in _true(form, topic)) if form != "feedback" else ()
 
