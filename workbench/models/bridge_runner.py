@@ -112,7 +112,7 @@ class BridgeKeyValueCache(KeyValueCache):
 class ResidualCache(KeyValueCache):
     """Residuals before block `start`, for models whose keys and values cannot be cached.
 
-    The cached positions run again at every call.
+    The cached positions run again, from block `start`, at every call.
 
     Attributes:
         start: Block whose input is cached.
@@ -147,7 +147,8 @@ class BridgeRunner(Runner):
     """Run a `TransformerBridge` in parts: embedding, ranges of blocks, unembedding (see `Runner`).
 
     Attributes:
-        caches: Whether keys and values are cached; if False, the prefix runs again at each call.
+        caches: Whether the model's keys and values can be cached; if False, the cached text runs again at
+            each call.
     """
 
     def __init__(self, model: TransformerBridge) -> None:

@@ -132,7 +132,8 @@ def reply_ends(
 ) -> frozenset[int]:
     """Return the ids of the tokens that end a reply.
 
-    They are the tokenizer's end tokens and those of the generation config.
+    They are the tokenizer's end of sequence, those of the generation config, and the chat template's end of
+    turn.
 
     Args:
         tokenizer: The model's tokenizer.

@@ -75,7 +75,7 @@ class ModelDiagnosis:
 
     Attributes:
         model: The model's name as given by the user.
-        rows: One finding per check.
+        rows: The findings, one per check.
     """
 
     model: str

@@ -37,5 +37,10 @@ def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
 
 
 def not_finite(runner: Runner, ids: Sequence[int]) -> str:
-    """Describe the first stage whose values are not finite, or state that all values are finite."""
+    """Return a sentence that names the first stage (such as a block) with values that are not finite.
+
+    Args:
+        runner: The model's runner.
+        ids: Token ids of the sequence that is run.
+    """
     return first_not_finite(runner, ids) or "the model's own values are all finite"

@@ -48,7 +48,7 @@ class GgufHeader:
 
     Attributes:
         file: The GGUF file.
-        metadata: Key -> number, text or list.
+        metadata: The file's metadata: number, text or list by key.
         tensors: The tensors in the file's order.
     """
 
@@ -72,7 +72,7 @@ class GgufHeader:
 
 
 def read_header(file: Path) -> GgufHeader:
-    """Read metadata and tensor table of a GGUF file, but no weights.
+    """Read the metadata and the list of tensors of a GGUF file, but no weights.
 
     Raises:
         UserError: The file is not GGUF, is damaged, or is cut short.

@@ -168,10 +168,10 @@ class RunPlaces:
     def own_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """Return a mask (-inf) for keys that each row has separately: its own cached and its new positions.
+        """Return a list with one mask (-inf) for the keys that each row has separately.
 
-        Masked are keys right of the query and keys outside the query's sliding window. The list is empty if
-        nothing is masked.
+        These are its own cached and its new positions. Masked are keys right of the query and keys outside
+        the query's sliding window. The list is empty if nothing is masked.
 
         Args:
             window: Size of the sliding window; None for full attention.
@@ -196,7 +196,7 @@ class RunPlaces:
     def shared_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """Return masks (-inf) for the cached keys that several rows share.
+        """Return a list of masks (-inf) for the cached keys that several rows share.
 
         Masked are padding positions and keys outside the query's sliding window. These are two separate
         masks, because each alone is small. The list is empty if nothing is masked.

@@ -120,7 +120,8 @@ def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None
     Args:
         model: The Hugging Face base model.
         adapter: The checked adapter.
-        base: Name of the model's directory, compared with the adapter's note; None to skip that check.
+        base: Name of the model's directory, which must be the base model that the adapter names; None to skip
+            that check.
 
     Raises:
         UserError: The adapter was made for another model; `model` is then unchanged.

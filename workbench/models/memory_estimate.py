@@ -85,7 +85,10 @@ class MemoryEstimate:
     file: int = 0
 
     def rows(self) -> dict[str, int]:
-        """Return the peak memory in bytes of each stage (such as "collect activations"), weights included."""
+        """Return the peak memory in bytes at each stage of a study, weights included.
+
+        Stages are, for example, "collect activations" and "gradient of an objective".
+        """
         batch, held = self.batch, self.weights + self.process
         positions = batch.sequences if batch.positions is None else batch.positions
         logits = int(min(positions * self.logits_per_position, 8 * CHUNK))

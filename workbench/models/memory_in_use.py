@@ -32,7 +32,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory that the machine has; None where the system does not tell."""
+    """Bytes of memory that the machine has; None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

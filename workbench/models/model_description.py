@@ -22,7 +22,7 @@ class ModelDescription:
     """A model in words.
 
     Attributes:
-        called: Its name in a sentence, such as "the organism".
+        called: Its name in a sentence, such as "the organism" (the small demo model).
         about: One or two sentences about the model.
 
     Example:

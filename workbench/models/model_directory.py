@@ -69,7 +69,7 @@ class ModelDirectory:
 
 
 def open_model_directory(directory: Path) -> ModelDirectory:
-    """Check a model directory without loading its weights.
+    """Check a model directory without loading its weights, and return it.
 
     Args:
         directory: A Hugging Face directory.
@@ -162,7 +162,7 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
 
 
 def all_finite(weight: torch.Tensor) -> bool:
-    """Return True if no value is infinite or NaN; 20 times faster than `isfinite` of every value."""
+    """Whether no value is infinite or NaN; 20 times faster than `isfinite` of every value."""
     return weight.numel() == 0 or bool(torch.stack(torch.aminmax(weight)).isfinite().all())
 
 

@@ -23,8 +23,9 @@ _HOW = "hub: {0}, fetched at first use; or name its directory or a .gguf file of
 def inventory() -> pd.DataFrame:
     """List named models, models in the hub's cache and converted GGUF files on this machine.
 
-    The last rows are the other ways to name a model, with the families that HookedTransformer runs exactly
-    (others use the bridge) and those that can be read from GGUF. No network is used.
+    Three more rows explain the other ways to name a model (a directory, a GGUF file, a repository). They list
+    the families that HookedTransformer runs exactly (others use the bridge) and those that can be read from
+    GGUF. No network is used.
 
     Returns:
         One row per model: name (for `load_model`), here (yes or no), architecture, revision (the hub's

@@ -19,13 +19,13 @@ from workbench.models.runner import ModelShape
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Sizes of a model that are known without its weights.
+    """Sizes of a model, found without loading its weights.
 
     Attributes:
         shape: Layers, heads and widths, as in a `Runner`.
         parameters: Number of weights, tied ones counted once.
         source: Where the sizes come from, in words.
-        architecture: Hugging Face's class; empty if it does not matter.
+        architecture: Hugging Face's class; empty if the memory estimate does not depend on it.
         file: Bytes of the weights files; 0 if they are not on this machine.
     """
 

@@ -84,10 +84,10 @@ def model_names() -> list[str]:
 
 
 def data_directory(*parts: str) -> Path:
-    """Return a folder of the data that this project ships (the organism, its SAE, the adapters).
+    """Return a folder of the data that this project ships.
 
-    The folder may not exist. An installed package has the data in `workbench/_data`; a checkout has it in
-    `data/` next to the package.
+    Such data are the demo model ("organism"), its SAE and LoRA adapters. The folder may not exist. An
+    installed package has the data in `workbench/_data`; a checkout has it in `data/` next to the package.
 
     Args:
         *parts: Path of the folder below the data directory.

@@ -43,7 +43,7 @@ class OutputHead:
     def logits_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:
-        """Return float32 logits of a few tokens per row, without the others.
+        """Return float32 logits of a few tokens per row, without computing those of all tokens.
 
         Args:
             resid: Residuals after the last block, one position per row.

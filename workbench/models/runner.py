@@ -156,9 +156,9 @@ class Runner(ABC):
         model: The TransformerLens model.
         tokenizer: The model's tokenizer.
         shape: Layers, heads, widths and numbers of parameters.
-        meter: Counts tokens, layers and FLOPs of all runs.
-        layout: Positions of prompt and decision token in the running batch, for edits at some positions; None
-            while nothing runs.
+        meter: Counts the tokens, layers and FLOPs of all runs.
+        layout: Token positions of the prompt and of the decision token (the last one before the answer) in
+            the batch that runs, for edits that act at some positions only; None while nothing runs.
 
     Example:
         >>> runner = wb.runner_for(model)
@@ -242,7 +242,7 @@ class Runner(ABC):
     def limited(self, batch_tokens: int) -> Iterator[None]:
         """Limit batches to `batch_tokens` tokens while the `with` block runs.
 
-        Code that takes a number of tokens per batch reads the limit through `at_most`.
+        Methods that take a number of tokens per batch respect the limit by calling `at_most`.
         """
         before, self._batch_limit = self._batch_limit, batch_tokens
         try:
@@ -359,10 +359,10 @@ class Runner(ABC):
     def logits_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:
-        """Return float32 logits of a few tokens per row, without the others.
+        """Return float32 logits of a few tokens per row, without computing those of all tokens.
 
-        They equal `logits(resid)` gathered at `ids`, but final norm and unembedding are in float32 even if
-        the model's weights are in a shorter dtype.
+        They equal `logits(resid)` at `ids`, but final norm and unembedding are in float32 even if the model's
+        weights are in a shorter dtype.
 
         Args:
             resid: Residuals after the last block, one position per row.
@@ -453,10 +453,10 @@ class Runner(ABC):
 
     @contextmanager
     def capture(self, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
-        """Collect the activation at each site's hook from the runs inside the `with` block.
+        """Collect the activations at some sites during runs inside the `with` block, as a dictionary by site.
 
-        All positions are captured, and the autograd graph is kept. The dictionary holds the last run's
-        activations; a site above the last block that ran is missing from it.
+        All positions are captured, and the autograd graph is kept. A later run replaces the activations of an
+        earlier one. A site above the last block that ran is missing.
         """
         caught: dict[Site, Tensor] = {}
 

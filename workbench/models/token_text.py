@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:
-    """Return the text of each sequence of tokens as it reads inside a longer text.
+    """Return the text that each sequence of tokens has inside a longer text (leading space kept).
 
     All sequences are decoded in one call.
 
@@ -39,8 +39,9 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence
 def single_token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     """Return the text of each token alone, as `token_texts` would, in a quarter of the time.
 
-    All tokens are decoded as one text with the end token between them. If the text cannot be split again at
-    the end tokens, or a sample of the tokens gives another text alone, each token is decoded separately.
+    All tokens are decoded as one text with the end token between them. If that text cannot be split again at
+    the end tokens, or if a sample of tokens has other texts when decoded one by one, each token is decoded
+    separately.
 
     Args:
         tokenizer: Any tokenizer.
@@ -90,7 +91,7 @@ def short_text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
     """Return the ids of many short texts, as `token_ids` would, in a third of the time.
 
     All texts are encoded as one text with the end token between them. If the ids cannot be split at the end
-    tokens, or a sample of the texts gives other ids alone, each text is encoded separately.
+    tokens, or if a sample of texts has other ids when encoded one by one, each text is encoded separately.
 
     Args:
         tokenizer: Any tokenizer.

@@ -24,7 +24,7 @@ class LiveFrontier:
     """Show a running search as a line in a terminal or a plot in Jupyter, for `search(..., on_step=...)`.
 
     Attributes:
-        every: Least seconds between two updates (the last step is always shown).
+        every: Least number of seconds between two updates (the last step is always shown).
         stream: Stream for the terminal's line; None for standard error.
 
     Example:
@@ -66,7 +66,7 @@ class LiveFrontier:
 
 
 def line(progress: SearchProgress) -> str:
-    """Return one line on a search's progress.
+    """Return one line of text on a search's progress.
 
     Example: `step 12 · best +3.21 · cross-entropy 5.20 nats · 830 candidates/s · 0:14 left`.
     """

@@ -49,7 +49,7 @@ class Checkpoint:
 
     Attributes:
         path: The file.
-        every: Steps between two saves.
+        every: Number of search steps between two saves.
         ends_on_interrupt: If True, Ctrl-C ends the search with KeyboardInterrupt, so that a study can resume
             it. If False, Ctrl-C returns the frontier found so far, for use in a notebook.
 

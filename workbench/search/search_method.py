@@ -75,7 +75,7 @@ class SearchMethod(BaseModel):
 
     @property
     def typical_length(self) -> int:
-        """Number of tokens of a typical prompt, with which costs in tokens are converted to model calls."""
+        """Number of tokens of a typical prompt; with it, costs in tokens are converted to model calls."""
         return self.length
 
     def step(
