@@ -26,7 +26,8 @@ from workbench.search.scored_prompts import ScoredPrompts
 from workbench.search.search_progress import SearchProgress, progress_from, progress_to
 from workbench.study import search_processes
 from workbench.study.context import StudyContext
-from workbench.study.search_processes import Division, SearchProcesses
+from workbench.study.search_division import Division
+from workbench.study.search_processes import SearchProcesses
 
 STUDY = TINY.model_copy(update={"conditions": (*TINY.conditions, "answer_objective", "random_search")})
 SEARCHES = ["search resga", "search saega", "search answer_objective", "search random_search"]

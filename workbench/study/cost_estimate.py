@@ -17,13 +17,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+import torch
 
 from workbench.html_text import ShowsTable
 from workbench.models.loading import choose_dtype
 from workbench.models.memory_estimate import mapped_file, memory_needed, process_memory, second_embedding
+from workbench.models.memory_in_use import machine_memory
 from workbench.models.model_sizes import ModelSizes, model_sizes_of
 from workbench.study.data_sizes import DataSizes
 from workbench.study.machine_speeds import MACHINES, MachineSpeed, machines
+from workbench.study.search_division import Division
 from workbench.study.stage_costs import StageCost, StageCounts
 from workbench.study.study_settings import Study
 
@@ -199,4 +202,15 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
         fitting.append(
             f"searches end at the direction's layer, which the run chooses: {where}; a search costs in proportion"
         )
-    return replace(found, notes=(*data.notes, *fitting))
+    return replace(found, notes=(*data.notes, *fitting, *_searches_together(found)))
+
+
+def _searches_together(found: CostEstimate) -> list[str]:
+    """Return a note on the memory of searches that run at the same time on this machine's CPU."""
+    study, memory = found.study, machine_memory()
+    searches = [stage for stage in found.stages if stage.name.startswith("search ")]
+    if study.model.device != "cpu" or study.search.budget.seconds is not None or not (searches and memory):
+        return []
+    need = max(found.bytes(stage, study.model.dtype, on_cpu=True) for stage in searches)
+    n = Division.of(torch.get_num_threads(), len(searches), need, memory).processes
+    return [f"{n} searches run at a time on this machine's CPU: {n * need / 1e9:.1f} GB"] if n > 1 else []

@@ -1,6 +1,6 @@
 """Run the independent searches of a study in several processes on a CPU.
 
-1. The torch threads are divided (`Division.of`): as many searches run at a time as there are threads, and as
+1. The torch threads are divided (`search_division.py`): as many searches run at a time as there are threads, and as
    fit into the memory. Each search has the same number of threads in whichever process it runs, so that a
    run, a resumed run and any other order give identical results.
 2. The main process computes one search after the other. When the remaining searches clearly take longer than
@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,12 +35,11 @@ from workbench.schema import TimingsFile
 from workbench.search.search_progress import progress_from
 from workbench.study.context import StudyContext
 from workbench.study.cost_estimate import search_bytes
+from workbench.study.search_division import Division
 from workbench.study.stages.stage import Stage
 
 #: Seconds of remaining search time above which starting another process is worth its cost.
 WORTH_STARTING = 15.0
-#: Fraction of the machine's memory that all processes may hold.
-MEMORY_FRACTION = 0.8
 #: Program of another process. Its first line of input gives module path, run and numbers of threads.
 _PROGRAM = """
 import json, sys
@@ -51,39 +50,6 @@ work(begin["run"], begin["loading"], begin["searching"])
 """
 #: Another process and a message from it.
 Message = tuple["SearchProcess", dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Division:
-    """Division of the threads: how many searches run at a time, and the number of threads of each.
-
-    Example:
-        >>> Division.of(threads=8, searches=3, need=2, memory=100)
-        Division(processes=3, threads=2)
-        >>> Division.of(threads=8, searches=3, need=60, memory=100)
-        Division(processes=1, threads=8)
-    """
-
-    processes: int
-    threads: int
-
-    @classmethod
-    def of(cls, threads: int, searches: int, need: float, memory: float) -> Division:
-        """Compute a division with as many processes as searches, threads and memory allow.
-
-        Args:
-            threads: Number of torch threads.
-            searches: Number of the study's searches, including finished ones, so that a resumed run has the
-                same division.
-            need: Memory of one process in bytes.
-            memory: Memory of the machine in bytes; a fraction of it (MEMORY_FRACTION) may be used.
-
-        Returns:
-            The division; it has one process if two do not fit.
-        """
-        room = int(MEMORY_FRACTION * memory / need)
-        processes = max(1, min(threads, searches, room))
-        return cls(processes, threads // processes)
 
 
 def run_searches(context: StudyContext, stages: Sequence[Stage]) -> StudyContext:
