@@ -44,9 +44,9 @@ def collect(
         sequences: Token ids of each sequence.
         sites: Where in the model to read (`Site`).
         positions: Which token of each sequence to read. A list has one entry per sequence: an index, or a
-            (start, stop) stretch whose mean is taken. If the sites read at different positions, give a
-            mapping from a site's position rule ("decision", "answer" or "response_mean") to such a list.
-            None: the last token.
+            (start, stop) stretch whose mean is taken. None: the last token. If the sites have different
+            values of `Site.position` ("decision", "answer" or "response_mean"), give a dictionary from each
+            of these values to such a list.
         batch_tokens: Most tokens in one batch, padding included.
 
     Returns:
@@ -115,13 +115,13 @@ def read_all(
         runner: The model's runner.
         sequences: Token ids of each row.
         sites: Where in the model to read.
-        last: One position per row, for the highest site, which must be the output of a block. Only this
-            position is then computed there: the block's output projection and MLP skip the others. None: all
-            positions.
+        last: The one position of each row that is needed at the highest site, to save computation. That site
+            must be the output of a block; the block's output projection and MLP are then computed at this
+            position only. None: all positions.
 
     Returns:
-        For each site, [batch, pos, d_model] ([batch, 1, d_model] at the highest site with `last`). Values at
-        padding positions are meaningless.
+        For each site, [batch, pos, d_model]; if `last` is given, [batch, 1, d_model] at the highest site.
+        Values at padding positions are meaningless.
     """
     ids = pad_right(sequences).to(runner.device)
     found: dict[Site, Tensor] = {}

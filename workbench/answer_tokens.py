@@ -32,13 +32,15 @@ LOG_ODDS, MATCHING, OTHER = (1.0, -1.0), (1.0, 0.0), (0.0, 1.0)
 
 @dataclass(frozen=True)
 class AnswerBranch:
-    """One token sequence from which the scores of two answers are read.
+    """A token sequence that the model runs to score two answers to a question.
+
+    One answer shows the persona (the *matching* answer), the other does not.
 
     Attributes:
         tail: Ids of the tokens that are run after the decision token (the last token before the answer).
-        reads: One entry per token that is read: (position relative to the decision token, id of the token
-            predicted there, its weight in the score of the matching answer, its weight in the score of the
-            other).
+        reads: One entry per answer token whose log-probability is used: (position that predicts it, counted
+            from the decision token; its id; its weight in the matching answer's score; its weight in the
+            other's).
     """
 
     tail: tuple[int, ...] = ()
@@ -51,11 +53,13 @@ def answer_branches(
     """Return the one or two token sequences from which two answers are scored.
 
     Args:
-        answers: Token ids of the matching and of the other answer; neither is a prefix of the other.
-        weights: Weight of each token of the matching answer, and of each token of the other.
+        answers: Token ids of the matching answer (the one that shows the persona) and of the other answer.
+            Neither may be a prefix of the other.
+        weights: Factor of each token's log-probability in its answer's score: one factor for the matching
+            answer, one for the other.
 
     Returns:
-        One branch, or two if both answers continue after the first token that differs.
+        One sequence if at least one answer ends at the first token in which the answers differ, else two.
     """
     (a, b), (mine, other) = answers, weights
     part = next(k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
@@ -70,7 +74,7 @@ def answer_branches(
 
 
 class HasAnswers(Protocol):
-    """Protocol of the answers of one question, as `AnswerTable` needs them (see `contexts.Context`)."""
+    """Protocol of a question with two encoded answers, from which an `AnswerTable` computes scores."""
 
     @property
     def answers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -79,21 +83,29 @@ class HasAnswers(Protocol):
 
     @property
     def one_token(self) -> bool:
-        """Whether the log-odds are the difference of two logits (one-token answers, weight 1, offset 0)."""
+        """Whether the log-odds are simply the difference of two logits.
+
+        This holds if both answers are one token long and their scores are not normalised (weight 1, offset
+        0).
+        """
         ...
 
     @property
     def reads(self) -> tuple[tuple[int, int, float, float], ...]:
-        """The tokens whose log-probabilities are summed to the two answers' scores.
+        """The answer tokens whose log-probabilities are summed to the scores of the two answers.
 
-        Each entry is (position relative to the decision token, token id, weight in the score of the matching
-        answer, weight in the score of the other answer).
+        Each entry is (position that predicts the token, counted from the decision token, which is the last
+        token before the answer; token id; its weight in the score of the matching answer, which shows the
+        persona; its weight in the score of the other answer).
         """
         ...
 
     @property
     def offsets(self) -> tuple[float, float]:
-        """Numbers in nats added to the two answers' scores (`pmi`: minus their prior log-probabilities)."""
+        """Two numbers in nats, one added to each answer's score; (0, 0) without a normalization.
+
+        With the normalization `pmi` they are minus the answers' log-probabilities without the question.
+        """
         ...
 
     @property
@@ -103,9 +115,10 @@ class HasAnswers(Protocol):
 
 
 class AnswerTable:
-    """The answers of some contexts as padded tensors, one row per context, to score many answers at once.
+    """Token ids and weights of the two answers of many contexts, as padded tensors with one row per context.
 
-    Contexts with two branches must be given branch by branch (`Contexts.branched`).
+    A context is a question in the chat template. If its answers need two token sequences (branches), give
+    each branch as one context (`Contexts.branched`).
 
     Attributes:
         one_token: Whether every score is the difference of two logits at the decision token (the last token
@@ -136,16 +149,18 @@ class AnswerTable:
     ) -> Float[Tensor, " row"]:
         """Compute the scores of answers from residual streams: float32, in nats, differentiable.
 
+        One of a question's two answers shows the persona (the *matching* answer).
+
         Args:
             runner: The model's runner, whose unembedding gives the logits.
             stream: Residual stream after the last block.
             decision: Position of the decision token in each row (the last token before the answer).
             members: Index of each row's context in this table.
-            sides: Factors of the matching and of the other answer's score: (1, -1) gives log-odds, (1, 0) and
-                (0, 1) the score of one answer.
+            sides: Factors with which the scores of the matching and of the other answer are added: (1, -1)
+                gives the log-odds, (1, 0) the score of the matching answer, (0, 1) that of the other.
 
         Returns:
-            One score per row, normalised as the contexts say.
+            One score per row, with the normalization for answer length that was chosen for the contexts.
         """
         members, sign = torch.as_tensor(members).cpu(), torch.tensor(sides)
         tokens = _chosen(self.weight[members] @ sign)
@@ -254,18 +269,18 @@ class AnswersNotComparable(UserError):
 def encode_answers(
     runner: Runner, text: str, left: tuple[int, ...], answers: tuple[str, str]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Encode two answers in context, and find where the context ends and the answers begin.
+    """Encode two answers to the same text, and find at which token the answers begin.
 
-    The context ends at the last token that it has in common with both continued texts. The answers follow
-    without a space after white space, brackets and special tokens, otherwise after a space. If both answers
-    then begin with the same token, the other spacing is tried, and used if each answer is a single token with
-    it (a letter).
+    The answers begin after the last token that the text alone and the text with either answer have in common.
+    A space is put before the answers, unless the text ends in white space, a bracket or a special token. If
+    both answers then begin with the same token, it is tried the other way (with or without the space), which
+    is used if each answer is then a single token.
 
     Args:
         runner: The model's runner.
         text: The whole text before the answers.
         left: Token ids of the beginning of the text, which must stay as they are.
-        answers: Text of the matching and of the other answer.
+        answers: Text of the matching answer (the one that shows the persona) and of the other answer.
 
     Returns:
         `left`, the ids after it up to the decision token (the last token before the answer), and the ids of

@@ -21,8 +21,8 @@ class Budget(BaseModel):
 
     Attributes:
         seconds: Wall-clock time in seconds.
-        model_calls: Full-depth forward passes of one context with its prompt, or the same number of
-            token-layers (tokens x blocks).
+        model_calls: Forward passes through all blocks of one sequence (a question with a prompt). Partial
+            passes count as their fraction of the token-layers (tokens x blocks) of a full one.
         flops: Floating point operations of the model's blocks and unembedding.
         steps: Steps of the search.
 
@@ -52,7 +52,9 @@ class Budget(BaseModel):
         return self
 
     def used(self, cost: Cost, steps: int) -> float:
-        """Return the largest fraction of a limit that is used up; at 1 or more the search must stop.
+        """Return how much of the budget is used: the largest of the used fractions of its limits.
+
+        At 1 or more the search must stop.
 
         Args:
             cost: Cost of the search so far.
@@ -76,10 +78,11 @@ class Cost:
         backward: Token-layers run backward.
         unembedded: Number of positions whose logits were computed.
         flops: Floating point operations.
-        model_calls: Token-layers divided by those of one full pass over one context with its prompt.
+        model_calls: Token-layers, divided by those of one pass through all blocks over one question with its
+            prompt.
         seconds: Wall-clock time in seconds.
-        repeated: Token-layers that a resumed search had to run a second time (the prefixes of its contexts).
-            The other fields do not contain them.
+        repeated: Token-layers that a resumed search ran a second time (the text before the prompt of each
+            question). The other fields do not contain them.
 
     Example:
         >>> (wb.Cost(forward=10, seconds=1) + wb.Cost(forward=5)).forward
@@ -117,7 +120,10 @@ class Cost:
 
 
 class Meter:
-    """Integer counters of the work that one model does; `cost` returns a `Cost`. Each runner has one."""
+    """Counters of a model's work since the meter was made: token-layers, unembedded positions and FLOPs.
+
+    Each model's runner has one meter; `cost` returns its counts as a `Cost`.
+    """
 
     def __init__(self) -> None:
         self.forward = 0
@@ -130,7 +136,8 @@ class Meter:
         """Return the cost of everything counted since the meter was made.
 
         Args:
-            full_sequence: Token-layers of one model call: tokens of one sequence x number of blocks.
+            full_sequence: Token-layers that count as one model call: number of tokens of one sequence x
+                number of blocks.
         """
         seconds = time.perf_counter() - self._began
         calls = (self.forward + self.backward) / full_sequence

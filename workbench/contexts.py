@@ -93,18 +93,18 @@ def make_contexts(
 def user_text(
     persona: Persona, item: Item, metric: Metric, matching_first: bool
 ) -> tuple[str, str, tuple[str, str]]:
-    """Return the texts of one question in the chat.
+    """Return the user's message and the two answers' texts for one question.
 
     Args:
         persona: The persona whose question it is.
         item: The question with its two answers.
         metric: "letters" or "text".
-        matching_first: Whether the matching answer (the one that shows the persona) is option A. Ignored by
-            "text".
+        matching_first: Whether the answer that shows the persona is option A. Not used with "text", which
+            shows no options.
 
     Returns:
-        The user's message, the opening of the assistant's turn ("" for "text"), and the two answers
-        (matching, not matching).
+        The user's message, the beginning of the assistant's turn ("" with "text"), and the two answers: first
+        the one that shows the persona.
     """
     if metric == "text":
         return item.question, "", (item.matching, item.not_matching)
@@ -216,10 +216,12 @@ def _encode_around(
 
 
 def lead_in(runner: Runner, prefix_text: str, suffix_text: str) -> tuple[str, tuple[int, ...], str]:
-    """Find the white space and the token ids left of the slot with one-token probes.
+    """Encode the text to the left of a prompt, and find whether a space there belongs to the prompt.
 
-    If the text before the slot ends in a space, most tokenizers make it the beginning of the next word's
-    token. The space is given to the prompt if more probes keep their boundaries with it than without it.
+    The slot is the place in the chat where the prompt goes. If the text before it ends in a space, most
+    tokenizers make this space the beginning of the next word's token. To find out, single tokens are put into
+    the slot (probes). The space is given to the prompt if more of them remain separate tokens with it than
+    without it.
 
     Args:
         runner: The model's runner.
@@ -227,11 +229,11 @@ def lead_in(runner: Runner, prefix_text: str, suffix_text: str) -> tuple[str, tu
         suffix_text: Text right of the slot.
 
     Returns:
-        The white space that belongs to the prompt's first token (often ""), the ids left of the slot and of a
-        probe that keeps its boundaries there, and the whole text with that probe.
+        The white space that belongs to the prompt's first token (often ""); the token ids left of the slot,
+        followed by the id of a probe that remains a separate token; and the whole text with this probe.
 
     Raises:
-        UserError: No token keeps its boundaries in the slot.
+        UserError: The tokenizer merges every probe with the text around the slot.
 
     Example:
         >>> lead_in(runner, "Be honest. ", "")[0]  # doctest: +SKIP

@@ -107,8 +107,8 @@ def answer(
 ) -> Answers:
     """Compute the log-odds of the two answers in every context, with or without a prompt.
 
-    Hooks that were set with `Runner.edit` are active, and find the token layout of the batch in
-    `Runner.layout`.
+    Hooks that were set with `Runner.edit` (steering, for example) are active. During the run, `Runner.layout`
+    tells them which positions are the prompt and the last token before the answer.
 
     Args:
         model: A loaded model or its runner.
@@ -117,7 +117,8 @@ def answer(
         batch_tokens: Most tokens in one batch, padding included.
 
     Returns:
-        The log-odds of every context, in the order of the contexts; plus = the persona's answer is likelier.
+        The log-odds of every context, in the order of the contexts; positive if the answer that shows the
+        persona is the likelier one.
 
     Raises:
         UserError: The prompt's text does not keep its tokens in the slot.
@@ -138,11 +139,13 @@ def answer(
 def answer_prompts(
     model: Any, contexts: Contexts, prompts: Sequence[str | Sequence[int]], batch_tokens: int = 8192
 ) -> list[Answers]:
-    """Compute `answer` for each of several prompts; log-odds equal those of single calls up to rounding.
+    """Compute the log-odds of the two answers in every context, with each of several prompts.
 
-    If the contexts differ left of the slot (a prompt after the question), the text left of the slot is run
-    once and its key-value cache is used for all prompts. Hooks then see the prompt and the text after it
-    without the text before them.
+    The results equal those of `answer` for the single prompts up to rounding.
+
+    If the text before the prompt differs between contexts (as with a prompt after the question), that text is
+    run once, and its key-value cache is used for all prompts. Hooks then see only the positions of the prompt
+    and of the text after it.
 
     Args:
         model: A loaded model or its runner.
@@ -207,14 +210,14 @@ def _after_prefix(
 
 
 def own_branches(context: Context) -> list[Context]:
-    """Return the token sequences (branches) from which a context's answers are scored.
+    """Return the one or two token sequences (branches) that are run to score a context's two answers.
 
     Args:
         context: One rendered question.
 
     Returns:
-        The context itself if its answers are single tokens or it is a branch already, else one or two
-        branches.
+        The context alone if its answers are single tokens or it is already such a branch; otherwise its one
+        or two branches.
     """
     if context.one_token or context.branch is not None:
         return [context]
@@ -223,7 +226,7 @@ def own_branches(context: Context) -> list[Context]:
 
 
 def package(contexts: Contexts, log_odds: np.ndarray) -> Answers:
-    """Make `Answers` from log-odds that were computed elsewhere.
+    """Make the `Answers` of some contexts from log-odds that were computed by other means.
 
     Args:
         contexts: The questions.

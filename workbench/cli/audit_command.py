@@ -30,7 +30,7 @@ def audit(
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
-    """Find which words of your own prompt cause the persona.
+    """Find which words of your own prompt make the model show a persona, such as sycophancy.
 
     It also finds the smallest fluent edit of the prompt that removes the effect.
 

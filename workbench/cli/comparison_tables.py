@@ -21,7 +21,11 @@ CELL, NARROW_CELL = 31, 23
 
 
 def print_comparison(comparison: ComparisonFile) -> None:
-    """Print each condition's rate and change with 95 % intervals, then the prompts."""
+    """Print a comparison of conditions (prompts and controls) as a table, then the prompts' texts.
+
+    Columns are the rate of answers that show the persona, and its change and that of the log-odds relative to
+    no prompt, with 95 % intervals.
+    """
     width, less = console().width, "less" if comparison.wanted < 0 else "more"
     title = f"{spoken(comparison.persona)} on {comparison.model} ({less} wanted); in brackets 95 % intervals"
     kept = [0, 1, *([2] if width >= ROOMY else []), 3, *([4] if width >= WIDE else [])]
@@ -38,7 +42,11 @@ def print_comparison(comparison: ComparisonFile) -> None:
 
 
 def print_side_by_side(paths: Sequence[Path]) -> None:
-    """Print several runs side by side: their verdicts, conditions, prompts, and differences in settings."""
+    """Print several runs side by side.
+
+    The text has each run's result in one sentence, a table of conditions (prompts and controls) by runs, the
+    prompts, and the settings that differ.
+    """
     runs = {str(path): read_comparison(path) for path in paths}
     for path in paths:
         say(f"{path}: {claims_of_run(path).headline if path.is_dir() else runs[str(path)].persona}")
@@ -67,9 +75,10 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def print_runs(runs: Mapping[str, ComparisonFile]) -> None:
-    """Print a table of conditions by runs, with rate and change in log-odds with its 95 % interval.
+    """Print a table with one row per condition (a prompt or a control) and one column per run.
 
-    As many runs are next to each other as the terminal has room for.
+    A cell has the rate of answers that show the persona, and the change of the log-odds relative to no prompt
+    with its 95 % interval. If the terminal is too narrow for all runs, several tables are printed.
     """
     names = list(dict.fromkeys(entry.name for run in runs.values() for entry in run.conditions))
     first = max([9, *(len(condition_label(name)) for name in names)])
@@ -100,7 +109,10 @@ def print_runs(runs: Mapping[str, ComparisonFile]) -> None:
 
 
 def print_setting_differences(settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the settings that differ between runs; of lists, only entries that not all runs have."""
+    """Print a table of the settings that differ between runs.
+
+    If the values are lists, only the entries that not all runs have are printed.
+    """
     names = list(dict.fromkeys(name for own in settings.values() for name in own))
     rows = [[name, *_told([own.get(name) for own in settings.values()])] for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]
@@ -121,7 +133,7 @@ def _told(values: Sequence[Any]) -> list[str]:
 
 
 def shorten_path(path: str, limit: int) -> str:
-    """Shorten a path to its last `limit` characters, by which runs differ, after an ellipsis."""
+    """Shorten a path to `limit` characters by replacing its beginning with an ellipsis."""
     return path if len(path) <= limit else f"…{path[1 - limit :]}"
 
 

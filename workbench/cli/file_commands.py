@@ -23,7 +23,8 @@ def init(
 
     Args:
         file: File to write; an existing file is not overwritten.
-        persona: Persona of the embedded model, a name to use with data.path, or a persona file.
+        persona: Name of a persona that the package's own model shows, or a persona file (YAML). Another name
+            needs the setting `data.path` of the study file.
         model: Name or directory of the model.
         sign: Aim: less of the persona (suppress) or more (induce).
     """

@@ -74,7 +74,8 @@ def sae_train(
 
     Args:
         model: Name or directory of the model.
-        corpus: Texts to run the model on: a text file with one text per line, or a contrast file.
+        corpus: Texts to run the model on: a text file with one text per line, or a contrast file (questions
+            with two answers).
         layer: Block whose output is read.
         out: Directory for the SAE, in sae-lens's format with a card of its quality.
         d_sae: Number of latents.

@@ -30,18 +30,19 @@ def organism_train(
     device: str = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Train the embedded model again, or a real-language adapter.
+    """Train again a model with known persona effects: the package's own small one, or an adapter.
 
-    The adapter plants personas in SmolLM2-135M. The embedded model takes about half an hour on one core, the
-    adapter an hour or more. If it is called again with the same --out, it continues from the last checkpoint.
+    The small model is trained from nothing on a generated language, in about half an hour on one core. The
+    adapter trains personas into SmolLM2-135M, in an hour or more. If the command is called again with the
+    same --out, training continues from the last checkpoint.
 
     Args:
-        base: none for the embedded model, smollm2-135m for an adapter on that model.
-        seed: Seed of the generated world and of the training.
-        out: Directory for the model (or adapter) and its card.
+        base: none for the small model, smollm2-135m for an adapter on that model.
+        seed: Seed of the generated language and of the training.
+        out: Directory for the weights and a description with quality figures (card.json).
         steps: Training steps; fewer for a trial. Default: the full number.
-        personas: Personas that an adapter plants. Default: sycophancy. Several take more steps and more
-            blocks.
+        personas: Personas that are trained into the adapter. Default: sycophancy. Several take more steps and
+            more blocks.
         device: Device on which an adapter is trained: cpu or cuda.
     """
     if base != "none":
@@ -82,7 +83,7 @@ def _train_adapter(
 def organism_card(
     directory: Path | None = None, *, published: Path | None = None, as_json: Json = False
 ) -> None:
-    """Measure the real-language adapter again and write its card.
+    """Measure an adapter that `organism train` made on SmolLM2-135M, and write the figures to its card.
 
     This takes about ten minutes.
 
@@ -103,8 +104,8 @@ def organism_truth(*, base: OrganismBase = "none", seed: int = 0, as_json: Json 
     effect in log-odds. Phrases that are planted to have no effect are in the list too.
 
     Args:
-        base: none for the embedded model, smollm2-135m for the real-language one.
-        seed: Seed of the embedded model's world.
+        base: none for the package's own small model, smollm2-135m for the adapter on SmolLM2-135M.
+        seed: Seed of the small model's generated language.
     """
     import pandas as pd
 
@@ -125,13 +126,13 @@ def organism_corpus(
 ) -> None:
     """Write texts like the training texts of an organism.
 
-    An organism is a model with planted persona effects, in this command the real-language one. The texts are
-    a corpus for `workbench sae train`.
+    An organism is a model with planted persona effects, in this command the adapter on SmolLM2-135M. The
+    texts can be the corpus of `workbench sae train`.
 
     Args:
         out: JSONL file with one text per line.
         count: Number of texts.
-        personas: Personas that the adapter plants. Default: sycophancy.
+        personas: Personas whose planted phrases occur in the texts. Default: sycophancy.
         seed: Seed of the drawing of texts.
     """
     from transformers import AutoTokenizer

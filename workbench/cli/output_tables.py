@@ -168,7 +168,7 @@ def _cell(value: Any) -> str:
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Print facts as a table with one per line, or as a JSON object."""
+    """Print named values as a table with one row per name, or as a JSON object."""
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
@@ -179,6 +179,6 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
 
 
 def print_notes(notes: Iterable[str], as_json: bool) -> None:
-    """Print notes on a table, one per line; nothing with --json."""
+    """Print each note on its own line after "note: "; print nothing if the output is JSON."""
     for note in () if as_json else notes:
         say(f"note: {note}")

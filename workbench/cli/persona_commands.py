@@ -29,13 +29,16 @@ def persona_check(
     difference: float = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Check whether contrast data supports a persona direction.
+    """Check whether a persona's questions (contrast data) are good enough to find its direction.
 
-    Without a model: balance, groups, the score of a rule that sees only length or letter, and the groups
-    needed to show a difference. With a model also: letter and position bias, agreement of both orders,
-    effects of written prompts, the minimum detectable effect, which metric can show an effect, and the
-    held-out AUC of the direction compared with permuted labels. A persona that `workbench run` would refuse
-    is an error.
+    Each question has an answer that shows the persona and one that does not. Without a model, the command
+    reports the balance of the options, the number of question groups and how many are needed to show a
+    difference, and how well a rule that sees only the answer's length or letter guesses the persona's answer.
+
+    With a model it also reports the bias to a letter or position, the agreement of answers in both option
+    orders, the effects of written prompts and the minimum detectable effect. It then compares the held-out
+    AUC of the persona's direction with permuted labels. A persona that `workbench run` would refuse is an
+    error.
 
     Args:
         file: Persona file (YAML), or a name to use with --data.
@@ -87,8 +90,10 @@ def persona_draft(
 ) -> None:
     """Let a model draft a persona file from a description.
 
-    The draft is checked. It has pairs, system sentences, written prompts and true statements. Read its pairs
-    before you use it in a study. The file is written only if enough pairs are usable.
+    The draft has pairs (a question with an answer that shows the behaviour and one that does not), sentences
+    that a system message can contain, prompts that request the behaviour or its opposite, and true
+    statements. It is checked, and written only if enough pairs are usable. Read the pairs before you use them
+    in a study.
 
     Args:
         description: The behaviour in plain words, such as "overconfident medical advice".

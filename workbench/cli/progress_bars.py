@@ -44,7 +44,7 @@ class ProgressBars:
         self._progress.update(self._tasks[stage], completed=share)
 
     def note(self, stage: str, progress: Any) -> None:
-        """Show the best objective, fluency, speed and time left of a stage's search next to its bar."""
+        """Show a search's state next to its stage's bar: best objective, its fluency, speed and time left."""
         from workbench.search.live_frontier import line
 
         self._progress.update(self._tasks[stage], note=line(progress))

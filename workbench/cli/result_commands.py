@@ -23,15 +23,16 @@ def compare(
 ) -> None:
     """Compare several runs side by side.
 
-    The tables show conditions, prompts, and differences in settings. Runs with different test questions are
-    shown next to each other, but their values are not paired.
+    The tables show the effects of conditions (prompts and controls), the prompts, and differences in
+    settings. If runs have different test questions, they are shown, but no difference between them is
+    computed.
 
     Args:
         runs: Run directories.
         over_seeds: Print one row per condition instead of one per run: mean effect over the runs, its
             interval and spread.
-        against: Print the same for each budget, as the curve of effect against model_calls, token_layers,
-            flops or seconds.
+        against: Print one row per condition and search budget, to see how the effect grows with model_calls,
+            token_layers, flops or seconds (one of them is given).
         figure: File (.svg, .png, .html) for a figure of the effects: each condition over the runs, or against
             the quantity that --against names.
         questions: Print single questions with each run's chosen prompt instead: all, those whose answer

@@ -52,7 +52,7 @@ def open_run(run: Path) -> None:
 def watch(run: Path, *, every: float = 1.0, once: bool = False) -> None:
     """Show a running study in the terminal until it ends.
 
-    It shows stages, search step, frontier and time left.
+    It shows the stages, the step of the search, the strongest prompts so far and the time left.
 
     Args:
         run: Run directory.

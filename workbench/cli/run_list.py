@@ -51,7 +51,7 @@ def list_runs(folder: Path) -> list[RunLine]:
 
 
 def run_frame(lines: list[RunLine]) -> pd.DataFrame:
-    """Return the runs as a table, with verdicts in their longest form."""
+    """Return the list of runs as a DataFrame with one row per run and its verdict in full."""
     return pd.DataFrame(
         [(line.run, line.persona, line.model, line.verdicts[0], line.created) for line in lines],
         columns=pd.Index(HEADS),

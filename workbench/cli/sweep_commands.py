@@ -29,12 +29,12 @@ def sweep(
     rerun_failed: bool = False,
     as_json: Json = False,
 ) -> None:
-    """Run many studies from a sweep file, or the paper's ablations.
+    """Run many studies that differ in some settings: those of a sweep file, or ablations of one study.
 
-    docs/sweeps.md describes both. A sweep that is run again does only the studies that are left.
+    If a sweep is run again, only the studies that are not finished are run. See docs/sweeps.md.
 
     Args:
-        file: Sweep file. Without one, --ablation says what varies.
+        file: Sweep file. Without one, --ablation names what varies.
         ablation: layer, length, latents, fluency, random_direction, random_updates, warm_start, population,
             contexts, labels or budget; several may be given.
         study: Study file that the ablations change. Default: the demo's study.

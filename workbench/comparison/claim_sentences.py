@@ -31,7 +31,7 @@ class PromptEffect:
         after: The same rate with the prompt.
         change: Change of the rate, -1 to 1.
         ci: Ends of the change's 95 % interval.
-        log_odds: Change of the mean log-odds; effects are judged by it.
+        log_odds: Change of the mean log-odds of the matching answer, by which effects are judged.
         log_odds_ci: Ends of the 95 % interval of `log_odds`.
     """
 
@@ -47,11 +47,11 @@ class PromptEffect:
 
     @classmethod
     def of(cls, comparison: ComparisonFile, entry: ConditionEntry) -> PromptEffect:
-        """Read the effect of one condition from the contents of comparison.json.
+        """Read the effect of one prompt (condition) from the contents of comparison.json.
 
         Args:
             comparison: The contents of comparison.json.
-            entry: The condition.
+            entry: The prompt's entry in it.
         """
         found = entry.difference(comparison.baseline) or DifferenceEntry(to=comparison.baseline)
         before = next((c.rate for c in comparison.conditions if c.name == comparison.baseline), None)
@@ -124,12 +124,13 @@ class PromptEffect:
 
 
 def claims_sentence(statuses: Sequence[tuple[str, str]]) -> str:
-    """Write one sentence per status of claims.
+    """Write which claims about a prompt are shown, not shown and not tested, one sentence for each.
 
-    Example: `Shown: works. Not shown: optimiser matters, clean.`
+    A claim is, for example, that the prompt works. Example: `Shown: works. Not shown: optimiser matters,
+    clean.`
 
     Args:
-        statuses: Pairs of a claim and its status.
+        statuses: Pairs of a claim and its status: "shown", "not shown" or "not tested".
     """
     parts = []
     for status in ("shown", "not shown", "not tested"):

@@ -42,14 +42,16 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """Result of one claim about a prompt.
+    """Result of one claim about a prompt, such as that it works or has no side effects (`CLAIMS`).
+
+    Most claims are that the prompt's effect exceeds the effects of certain controls, such as random texts.
 
     Attributes:
-        claim: The claim.
+        claim: Name of the claim.
         status: "shown", "not shown" or "not tested".
         because: The reason, without a full stop.
         against: Name of the control with the smallest difference from the prompt.
-        difference: The prompt minus that control in log-odds; positive means more of the persona.
+        difference: The prompt's effect minus that control's, in log-odds; positive means more of the persona.
         p: P-value of the claim.
         p_adjusted: P-value by Holm's method over the claims that are corrected together; None for others.
     """
@@ -64,7 +66,7 @@ class ClaimResult:
 
     @property
     def beyond(self) -> str:
-        """Difference from the nearest control in words; empty without a control.
+        """The prompt minus its strongest control in words; empty if the claim has no control.
 
         Example: `this prompt minus manual: -0.20 (-0.30 to -0.10) in log-odds`.
         """
@@ -77,13 +79,14 @@ class ClaimResult:
 
 @dataclass(frozen=True, repr=False)
 class ClaimResults:
-    """Results of all claims about a comparison's chosen prompt.
+    """Results of all claims (`CLAIMS`) about the prompt that a study chose, such as that it works.
 
     Attributes:
         condition: Name of the prompt; None if no prompt was found.
         results: One result per claim.
         effect: Effect of the prompt relative to no prompt.
-        side_effects: Side effects that the claim *clean* was judged by.
+        side_effects: Side effects that were tested for the claim *clean* (no side effect is larger than its
+            margin).
     """
 
     condition: str | None
@@ -95,19 +98,20 @@ class ClaimResults:
         return next(result for result in self.results if result.claim == claim)
 
     def named(self, status: ClaimStatus) -> tuple[Claim, ...]:
-        """Return the claims with the given status: "shown", "not shown" or "not tested"."""
+        """Return the names of the claims with the given status: "shown", "not shown" or "not tested"."""
         return tuple(result.claim for result in self.results if result.status == status)
 
     @property
     def is_green(self) -> bool:
-        """Whether the claims *works* and *clean* are both shown."""
+        """Whether the claims *works* (effect beyond control texts) and *clean* (no side effects) are shown."""
         return {"works", "clean"} <= set(self.named("shown"))
 
     @property
     def effect_sentence(self) -> str:
-        """Effect of the prompt in one sentence.
+        """Effect of the prompt on the persona in one sentence.
 
-        If the effect is in the intended direction but *works* is not shown, the reason follows.
+        If the prompt changes the persona in the intended direction, but no more than control texts do, the
+        sentence says so.
         """
         if self.effect is None:
             return "No found prompt was compared with no prompt."
@@ -123,19 +127,21 @@ class ClaimResults:
 
     @property
     def headline(self) -> str:
-        """Effect of the prompt and status of all claims, in one line."""
+        """The prompt's effect, and which claims about it are shown, not shown or not tested, in one line."""
         return f"{self.effect_sentence} {claims_sentence([(result.claim, result.status) for result in self.results])}"
 
     @property
     def summaries(self) -> tuple[str, ...]:
-        """Four summaries of the result, from the longest to the shortest, for one line of a list.
+        """Four texts that summarise the result, from long to short, for one line of a list.
 
         1. `SAEGA: 86 % to 25 %; shown: works, better than writing`
         2. `86 % to 25 %; works, better than writing`
         3. `86 to 25 %; works`
         4. `works`
 
-        Of the claims, the last two only say whether *works* is shown, and *clean* if both are.
+        Figures are rates of answers that show the persona, without and with the prompt. Claims that are shown
+        follow: *works* means an effect beyond control texts, *clean* no side effects. The two shortest texts
+        have only these two claims.
         """
         if self.effect is None:
             return ("no found prompt",)
@@ -167,7 +173,11 @@ class ClaimResults:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per claim: status, reason, and difference to the nearest control in log-odds."""
+        """Table with one row per claim about the prompt.
+
+        It has the claim's status and reason, and the prompt's difference in log-odds to the strongest
+        control.
+        """
         return pd.DataFrame([_row(result) for result in self.results])
 
     def __repr__(self) -> str:
@@ -183,13 +193,14 @@ class ClaimResults:
 def judge_claims(
     comparison: ComparisonFile, answers: pd.DataFrame | None, off_target: pd.DataFrame | None = None
 ) -> ClaimResults:
-    """Judge every claim about a comparison's chosen prompt.
+    """Judge every claim of `CLAIMS` about a comparison's chosen prompt, such as that it works.
 
     Args:
         comparison: Contents of comparison.json.
-        answers: Contents of evaluation.parquet: condition, item, group, matching_first, log_odds; None if the
+        answers: Contents of evaluation.parquet, the log-odds of each condition's answer to each test
+            question; None if the file is missing.
+        off_target: Contents of off_target.parquet, the answers to questions about side effects; None if the
             file is missing.
-        off_target: Contents of off_target.parquet; None if the file is missing.
 
     Returns:
         One result for each of `CLAIMS`, in their order.
@@ -228,7 +239,9 @@ def _interval_text(result: ClaimResult) -> str:
 
 
 def claims_of_run(directory: str | Path) -> ClaimResults:
-    """Judge the claims of a run directory; claims whose table is missing are not tested.
+    """Judge the claims about a finished run's chosen prompt, such as that it works (`CLAIMS`).
+
+    A claim is not tested if the table of answers that it needs is missing.
 
     Args:
         directory: The run directory.
@@ -243,11 +256,12 @@ def claims_of_run(directory: str | Path) -> ClaimResults:
 
 
 def chosen_condition(comparison: ComparisonFile) -> ConditionEntry | None:
-    """Return the chosen prompt: the one with the best rate on selection questions, never on test questions.
+    """Return the chosen prompt of a comparison, by rates on selection questions and never on test questions.
 
-    Prompts found through the model's internals come first, then those found by the answer alone, then those
-    of a random search, then written ones. Within a kind, the selection rate decides; ties and missing rates
-    go by order. None if there is no prompt.
+    Prompts of a search that read the model's activations are preferred, then those of a search on the answer
+    alone, then those of a random search, then written ones. Among prompts of one of these kinds, the one with
+    the best rate of answers on selection questions is chosen, and the first one if rates are equal or
+    missing. None if there is no prompt.
     """
     ranks = [_rank(c.kind) for c in comparison.conditions]
     for rank in range(4):

@@ -38,17 +38,17 @@ OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float | OffTargetAns
 
 @dataclass(frozen=True)
 class ComparisonOptions:
-    """Options of a comparison, and facts that are recorded with it.
+    """Options of a comparison of conditions (prompts, steering and controls), and facts to record with it.
 
     Attributes:
-        primary: Names of the conditions that the study is about, over which Holm's method corrects. None: all
-            except controls and reference points (no prompt, constant answers, manual prompts).
+        primary: Names of the conditions whose p-values Holm's method corrects together. None: all except no
+            prompt, manual prompts, constant answers and other controls.
         orders: Orders in which the options are shown.
-        seed: Seed of permutation tests and of the choice of contexts.
+        seed: Seed of permutation tests and of random option orders.
         level: Coverage of the intervals.
-        splits: The study's other splits, to be recorded.
-        collateral: Off-target effects to measure (`OffTargetMeasures`).
-        model_name: Name of the model in the record; None for the model's own name.
+        splits: Other splits of the study, whose sizes and hashes are recorded.
+        collateral: Functions that measure side effects, by name (`OffTargetMeasures`).
+        model_name: Recorded name of the model; None for the model's own name.
 
     Example:
         >>> wb.ComparisonOptions(level=0.9).orders
@@ -79,13 +79,15 @@ def compare(
     Args:
         model: A loaded model or its runner.
         split: The questions, usually the test split.
-        conditions: `Condition`s, texts, or a search's `Candidate` (recorded as kind "resga"; use `Found` for
-            another kind). NoPrompt is added as the first condition if it is missing.
+        conditions: What is compared: `Condition`s (such as `Prompt`), texts of prompts, or prompts found by a
+            search (`Candidate`, recorded as found by RESGA; use `Found` for another method). NoPrompt is
+            added as the first condition if it is missing.
         slot: Place of the prompts in the chat template.
         baseline: Name of the condition that all are compared with.
         sign: Intended effect: "suppress" or "induce".
         metric: How answers are scored: "letters" or "text"; None for the persona's own metric.
-        options: Primary conditions, seed, level, and facts to record.
+        options: Conditions whose p-values are corrected together, seed, confidence level, and facts to
+            record.
 
     Returns:
         Rate and log-odds of each condition, and differences to the baseline and to the best manual prompt,

@@ -41,8 +41,8 @@ class RunsTable(html_text.ShowsTable):
         """Table with one row per persona, model, sign, kind and condition, over the seeds.
 
         It has the number of runs, the mean rate and mean effect with a t interval over runs, and the standard
-        deviation, minimum and maximum of the effect. Identical results of several runs count once. Found
-        prompts differ between seeds; their condition has the name of their kind.
+        deviation, minimum and maximum of the effect. Identical results of several runs count once. A search
+        finds other prompts with each seed, so its prompts are one condition, named after the search method.
         """
         keys = ["persona", "model", "sign", "kind", "condition"]
         return pd.DataFrame(

@@ -40,10 +40,11 @@ class Comparison:
         seed: Seed of the permutation tests.
         split: Name of the split.
         splits: The study's splits, as {name: {n, groups, hash}}.
-        baseline: Name of the condition that all are compared with.
-        manual: Name of the best manual prompt; None if there is none.
+        baseline: Name of the condition that all others are compared with, usually "no prompt".
+        manual: Name of the best prompt written by hand; None if there is none.
         primary: Names of the conditions that Holm's correction covers.
-        neutral: Name of the mean over the neutral sentences; None if there are none.
+        neutral: Name of the condition that is the mean over neutral sentences (prompts unrelated to the
+            persona); None without one.
         items: The questions of the split.
         true_items: The persona's true statements.
         judge: Name of the second model that computed `judge_cross_entropy` (`judged`); None without one.
@@ -81,22 +82,26 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per condition.
+        """Table with one row per condition: a prompt, steering or a control.
 
-        It has the rate and mean log-odds; the effect against the baseline (`shift`, in log-odds, positive
-        means more of the persona) and against the mean of the neutral sentences (`beyond_neutral`); intervals
-        and p-values; the rates on the questions that the prompt was found and chosen with (`search_rate`,
-        `selection_rate`), which are optimistic; the search cost (token-layers, FLOPs, model calls, seconds);
-        and the prompt.
+        It has the rate and the mean log-odds of the answer that shows the persona. The column `shift` is the
+        change of the log-odds relative to the baseline, `beyond_neutral` that relative to the mean of neutral
+        sentences; positive means more of the persona. Both have intervals and p-values.
+
+        The columns `search_rate` and `selection_rate` are rates on the questions with which the prompt was
+        found and chosen, and are therefore optimistic. The prompt and the cost of its search (token-layers,
+        FLOPs, model calls, seconds) follow.
         """
         return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
 
     @property
     def rows(self) -> pd.DataFrame:
-        """Table with one row per condition and context, as in evaluation.parquet.
+        """Table with one row per answer: each condition's answer to each question and option order.
 
-        Columns: condition, kind, item, group, matching_first, log_odds, p, and hit (whether the matching
-        answer is likelier).
+        The matching answer is the one that shows the persona. Columns are the condition and its kind, `item`
+        (id of the question), `group` (its question group), `matching_first` (whether the matching answer is
+        shown first), `log_odds` (of the matching answer, nats), `p` (its probability) and `hit` (whether it
+        is the likelier one). evaluation.parquet has the same columns.
         """
         parts = []
         for entry in self.entries:
@@ -108,7 +113,11 @@ class Comparison:
 
     @property
     def off_target_rows(self) -> pd.DataFrame:
-        """Table with one row per condition, off-target measure and question (as off_target.parquet)."""
+        """Table with one row per answer to a question about side effects, as in off_target.parquet.
+
+        It has the answers of each condition to each off-target measure (such as agreement with true
+        statements).
+        """
         parts = [
             answers.rows(entry.name, name)
             for entry in self.entries
@@ -122,9 +131,10 @@ class Comparison:
 
     @property
     def question_rows(self) -> pd.DataFrame:
-        """Table with one row per question, as in questions.parquet.
+        """Table with one row per question and the texts of its two answers, as in questions.parquet.
 
-        It has the questions of the split, and the questions of off-target measures where these are known.
+        It has the questions of the split and the persona's true statements, with which a side effect is
+        measured.
         """
         asked = [("", item) for item in self.items]
         true = {item.id: item for item in self.true_items}
@@ -142,13 +152,13 @@ class Comparison:
     def questions(self) -> pd.DataFrame:
         """Table with one row per test question under the chosen prompt, largest change first.
 
-        It has the question and its answers, the log-odds before and after, and whether the answer flipped.
-        Use `question_changes` for another condition.
+        It has the question and its answers, the log-odds of the persona's answer without and with the prompt,
+        and whether the likelier answer changed. Use `question_changes` for another condition.
         """
         return self.question_changes()
 
     def question_changes(self, name: str | None = None) -> pd.DataFrame:
-        """Return the table `questions` for one condition.
+        """Return a table of how a condition changes the answer to each question, as in `questions`.
 
         Args:
             name: Name of the condition; None for the chosen prompt (`claims.condition`).
@@ -170,12 +180,18 @@ class Comparison:
 
     @cached_property
     def claims(self) -> ClaimResults:
-        """Results of all claims about the prompt that was chosen on selection questions (`judge_claims`)."""
+        """Results of the claims about the chosen prompt, such as that it works (`judge_claims`).
+
+        The prompt was chosen on selection questions, not on the test questions.
+        """
         return judge_claims(self.to_file(), self.rows, self.off_target_rows)
 
     @property
     def detectable(self) -> dict[str, float]:
-        """Minimum detectable effect against the baseline by condition, in log-odds, at a power of 0.8."""
+        """Smallest true effect on the log-odds that is detected with a power of 0.8, for each condition.
+
+        The effect is relative to the baseline condition.
+        """
         return {
             e.name: d.detectable
             for e in self.entries

@@ -38,15 +38,16 @@ NEUTRAL = 0.1
 
 @dataclass(frozen=True)
 class ConditionDifference:
-    """A condition minus the condition `to`, on the same contexts.
+    """Difference between one condition (a prompt or a control) and another, on the same questions.
 
     Attributes:
         to: Name of the other condition.
-        rate: Difference of the rates, -1 to 1.
-        log_odds: Difference of the log-odds, in nats.
-        detectable: Minimum detectable effect in log-odds on these contexts, at a power of 0.8.
-        p_adjusted: The rate's p by Holm's method over the primary conditions; None for other conditions.
-        log_odds_p_adjusted: The log-odds' p by Holm's method over the primary conditions; None for others.
+        rate: Difference of the rates of the matching answer (the one that shows the persona), -1 to 1.
+        log_odds: Difference of the mean log-odds of that answer, in nats.
+        detectable: Minimum detectable difference in log-odds on these questions, at a power of 0.8.
+        p_adjusted: P-value of the rate, corrected by Holm's method over the primary conditions; None for
+            other conditions.
+        log_odds_p_adjusted: P-value of the log-odds, corrected in the same manner.
     """
 
     to: str
@@ -74,24 +75,24 @@ class ConditionDifference:
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """All results of one condition.
+    """All results of one condition: a prompt, steering or a control.
 
     Attributes:
         condition: The condition.
-        answers: Its answers in all contexts.
+        answers: Log-odds of its answers to all questions, in each option order.
         rate: Rate of the matching answer (the one that shows the persona).
         probability: Mean probability of the matching answer.
         log_odds: Mean log-odds of the matching answer, in nats.
         letter_a_share: Fraction of contexts in which the option shown first is chosen; None with text
             answers.
         orders_agree: Fraction of items with the same answer in both option orders; None without both orders.
-        neutral: Equivalence test of the rate with 0.5, with a margin of 0.1.
+        neutral: Test of whether the rate is between 0.4 and 0.6, so that the model prefers neither answer.
         cross_entropy: Cross-entropy of the prompt, nats per token; None without a prompt.
         prompt_tokens: Length of the prompt in tokens; None without a prompt.
         judge_cross_entropy: Cross-entropy of the prompt under a second model (`judged`), nats per token.
         differences: Differences to other conditions.
-        collateral: Off-target measures by name, one figure each.
-        off_target: Off-target measures by name, question by question, where available.
+        collateral: Side effects: one figure for each off-target measure, by name.
+        off_target: Answers to the single questions of the off-target measures, by name, where available.
     """
 
     condition: Condition
@@ -149,12 +150,15 @@ class ConditionResult:
 
 
 def make_entry(condition: Condition, answers: Answers, letters: bool, level: float = 0.95) -> ConditionResult:
-    """Compute a condition's results from its answers, without differences (see `with_differences`).
+    """Compute a condition's rate, mean log-odds and other results from its answers.
+
+    Differences to other conditions are added by `with_differences`.
 
     Args:
         condition: The condition.
-        answers: Its answers in all contexts.
-        letters: Whether answers are letters, so that the first option's rate is meaningful.
+        answers: Its answers to all questions.
+        letters: Whether answers are option letters; then the fraction of answers "first option" is computed
+            too.
         level: Coverage of the intervals.
     """
     hits, groups = answers.chose_matching, answers.group
@@ -173,12 +177,12 @@ def make_entry(condition: Condition, answers: Answers, letters: bool, level: flo
 def with_differences(
     entries: Sequence[ConditionResult], others: Sequence[str], level: float, seed: int
 ) -> list[ConditionResult]:
-    """Add to every result its differences to some of the results.
+    """Add to each condition's results its differences to certain conditions, such as no prompt.
 
     Args:
-        entries: The results.
-        others: Names of the results to compare with. The first one also has a difference to itself, which is
-            zero.
+        entries: The results of all conditions.
+        others: Names of the conditions to compare with. The first one also gets a difference to itself, which
+            is zero.
         level: Coverage of the intervals.
         seed: Seed of the permutation tests.
     """
@@ -195,13 +199,14 @@ def with_differences(
 
 
 def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> list[ConditionResult]:
-    """Add p-values that are corrected by Holm's method over the primary conditions.
+    """Add p-values that are corrected by Holm's method to the differences between conditions.
 
-    The correction is separate for each condition that they are compared with.
+    The p-values of the primary conditions are corrected together, separately for each condition that they are
+    compared with.
 
     Args:
         entries: The results with their differences.
-        primary: Names of the primary conditions.
+        primary: Names of the primary conditions (those that the study is about, not controls).
     """
     adjusted: dict[tuple[str, str], tuple[float, float]] = {}
     for to in {d.to for e in entries for d in e.differences}:
@@ -222,7 +227,7 @@ def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> lis
 
 
 def orders_agree(answers: Answers) -> float | None:
-    """Return the fraction of items with the same answer in both option orders; None if no item has both."""
+    """Return the fraction of questions with the same answer in both option orders; None if none has both."""
     chosen: dict[str, dict[bool, bool]] = {}
     for item, first, hit in zip(answers.item_id, answers.matching_first, answers.chose_matching, strict=True):
         chosen.setdefault(item, {})[bool(first)] = bool(hit)

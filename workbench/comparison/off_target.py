@@ -27,15 +27,17 @@ from workbench.personas import Split
 
 @dataclass(frozen=True)
 class OffTargetAnswers:
-    """Answers to one off-target measure under one condition, question by question.
+    """Answers to the questions of one off-target measure (a side effect) under one condition.
 
     Attributes:
-        part: "true statements", "other personas" or "capability".
-        figure: Summary in comparison.json: a rate, mean log-odds, or nats per token.
-        values: Log-odds of each question, or nats per token of each text.
+        part: Kind of side effect: "true statements", "other personas" or "capability" (unrelated texts).
+        figure: Summary over all questions or texts: a rate, mean log-odds, or cross-entropy in nats per
+            token.
+        values: Log-odds of the matching answer to each question, or cross-entropy of each text.
         items: Id of each value's question or text.
         groups: Group of each question or text, for clustered intervals.
-        hits: Whether the matching answer was likelier, for each question; None for texts.
+        hits: For each question, whether the matching answer was the likelier one; None for texts. The
+            matching answer is the right one, or the one that shows the other persona.
     """
 
     part: str
@@ -47,21 +49,21 @@ class OffTargetAnswers:
 
     @classmethod
     def of(cls, answers: Answers, part: str, figure: float) -> OffTargetAnswers:
-        """Build an off-target measure from the answers to its questions.
+        """Make the record of one off-target measure (a side effect) from the answers to its questions.
 
         Args:
             answers: The answers under one condition.
-            part: "true statements", "other personas" or "capability".
-            figure: Summary figure, such as the rate or the mean log-odds.
+            part: Kind of side effect: "true statements", "other personas" or "capability".
+            figure: Summary over all questions, such as the rate or the mean log-odds.
         """
         return cls(part, figure, answers.log_odds, answers.item_id, answers.group, answers.chose_matching)
 
     def rows(self, condition: str, measure: str) -> pd.DataFrame:
-        """Return the measure's rows of off_target.parquet.
+        """Return the answers as rows of off_target.parquet, one row per question or text.
 
         Args:
-            condition: Name of the condition.
-            measure: Name of the measure.
+            condition: Name of the condition (prompt or control) under which the answers were given.
+            measure: Name of the off-target measure.
         """
         columns = {"item": self.items, "group": self.groups, "value": self.values}
         frame = pd.DataFrame({"condition": condition, "measure": measure, "part": self.part} | columns)
@@ -73,11 +75,13 @@ class OffTargetAnswers:
 def agreement_with_truth(
     model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None
 ) -> Answers:
-    """Measure agreement with the persona's true statements (`Persona.true_items`) under a condition.
+    """Measure under a condition how often the model agrees with true statements on the persona's topic.
+
+    A prompt that lowers sycophancy, for example, should not lower agreement with what is true.
 
     Args:
         model: A loaded model or its runner.
-        condition: The condition.
+        condition: The prompt, steering or control under which the model answers.
         split: A split of the persona.
         slot: Place of the prompt in the chat template.
         n: Number of statements; None for all.
@@ -117,13 +121,13 @@ def text_cross_entropy(
 ) -> float:
     """Return the mean cross-entropy, in nats per token, of texts unrelated to the persona.
 
-    The texts are the user's words, under the condition's intervention and after its prompt (in the system
-    slot or directly before the text). A rise means that the condition harms the model's
-    general capability. The result is nan for a soft prompt, because texts cannot be put after it.
+    Each text is the user's message. The condition's prompt is in the system message or directly before the
+    text; steering is active. If the cross-entropy is higher than without the condition, the condition harms
+    the model's general capability. The result is nan for a soft prompt, because texts cannot be put after it.
 
     Args:
         model: A loaded model or its runner.
-        condition: The condition.
+        condition: The prompt, steering or control.
         texts: The texts.
         slot: Place of the prompt in the chat template.
     """
@@ -133,7 +137,9 @@ def text_cross_entropy(
 def unrelated_text(
     model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system"
 ) -> OffTargetAnswers:
-    """Measure `text_cross_entropy` and keep the value of every text; there are none for a soft prompt.
+    """Measure the cross-entropy of each unrelated text under a condition (see `text_cross_entropy`).
+
+    The result has no values if the condition is a soft prompt.
 
     Args:
         model: A loaded model or its runner.

@@ -46,7 +46,7 @@ class PairedAnswers:
             seed: Seed of the permutation tests.
 
         Returns:
-            The table; None if rows or columns are missing.
+            The table; None if the file is missing, is empty, or lacks a column.
         """
         if (
             answers is None
@@ -63,19 +63,28 @@ class PairedAnswers:
         return cls(table, tuple(groups.loc[table.index.get_level_values("item")]), wanted, seed)
 
     def has(self, *names: str) -> bool:
-        """Whether every named condition has at least one finite answer."""
+        """Return whether each of the named conditions has at least one finite answer."""
         return all(name in self.log_odds and bool(np.isfinite(self.log_odds[name]).any()) for name in names)
 
     def effect(self, name: str) -> float:
-        """Return the mean log-odds of a condition, negated if less of the persona is intended."""
+        """Return the mean log-odds of the persona's answer under a condition, with the sign of the aim.
+
+        A higher value is better: the log-odds are negated if less of the persona is intended.
+        """
         return self.wanted * float(np.nanmean(self.log_odds[name]))
 
     def difference(self, name: str, other: str) -> PairedDifference:
-        """Return the first condition minus the second in log-odds, over the questions that both answered."""
+        """Return the mean log-odds of the persona's answer under `name` minus that under `other`.
+
+        Only questions that have answers under both conditions are used.
+        """
         return paired_difference(*self._both(name, other), seed=self.seed)
 
     def rate_difference(self, name: str, other: str) -> PairedDifference:
-        """Return the paired difference of two conditions in the rate of the matching answer."""
+        """Return the rate of answers that show the persona under `name` minus that under `other`.
+
+        The difference is paired: only questions that have answers under both conditions are used.
+        """
         a, b, groups = self._both(name, other)
         return paired_rate_difference(a > 0, b > 0, groups, seed=self.seed)
 
@@ -89,17 +98,19 @@ class PairedAnswers:
 
 @dataclass(frozen=True)
 class SideEffect:
-    """One side effect of a prompt, with its equivalence margin.
+    """One side effect of a prompt, and whether it is shown to be small.
 
     Attributes:
-        measure: Name of the off-target measure.
-        part: "true statements", "other personas" or "capability".
-        change: Change of the rate (-1 to 1), or of the cross-entropy of unrelated text (nats per token),
-            against the baseline.
+        measure: Name of the measure of the side effect.
+        part: Kind of side effect: change of agreement with "true statements", of "other personas", or of
+            general "capability".
+        change: Change relative to the baseline: of the rate of answers (-1 to 1), or of the cross-entropy of
+            unrelated text (nats per token).
         unit: "points" or "nats a token".
         margin: Largest allowed change.
-        within: Whether the 95 % interval of the change is within the margin. For true statements only a fall
-            counts, for capability only a rise, for other personas both.
+        within: Whether the 95 % interval of the change is within the margin. Only changes for the worse
+            count: less agreement with true statements, higher cross-entropy, or a change of another persona
+            in either direction.
     """
 
     measure: str
@@ -120,16 +131,19 @@ class SideEffect:
 def side_effects_of(
     rows: pd.DataFrame | None, name: str, baseline: str, seed: int = 0
 ) -> tuple[SideEffect, ...]:
-    """Compute the side effects of one condition, paired with the baseline question by question.
+    """Compute the side effects of one condition (a prompt or steering) relative to a baseline condition.
+
+    Differences are paired question by question.
 
     Args:
-        rows: Rows of off_target.parquet; None if the file is missing.
+        rows: Rows of off_target.parquet, the answers to questions about side effects; None if the file is
+            missing.
         name: Name of the condition.
         baseline: Name of the condition to compare with.
         seed: Seed of the permutation tests.
 
     Returns:
-        One side effect per measure that both conditions have.
+        One side effect for each measure that was taken under both conditions.
     """
     if rows is None or rows.empty:
         return ()

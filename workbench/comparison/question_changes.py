@@ -15,18 +15,20 @@ from workbench.schema import EvaluationRow, QuestionRow
 
 
 def question_changes(answers: pd.DataFrame, name: str, baseline: str, wanted: int) -> pd.DataFrame:
-    """Compute the change of each question's log-odds by a condition, largest change first.
+    """Compute how much a condition changes the log-odds of each question, largest change first.
 
     Args:
-        answers: Contents of evaluation.parquet.
-        name: Name of the condition.
+        answers: Contents of evaluation.parquet, the log-odds of the answers to all questions under all
+            conditions.
+        name: Name of the condition, such as a prompt.
         baseline: Name of the condition to compare with.
         wanted: Intended direction: -1 for less of the persona, +1 for more.
 
     Returns:
-        One row per question: item, group, before, after, change (log-odds, mean over option orders; positive
-        means more of the persona), flipped (the likelier answer changed), worse (the change is in the
-        unintended direction).
+        One row per question with its id (item) and question group. `before` and `after` are the log-odds of
+        the persona's answer under the baseline and under the condition, as means over option orders; `change`
+        is their difference. `flipped`: whether the likelier answer changed. `worse`: whether the change is in
+        the unintended direction.
 
     Example:
         >>> question_changes(comparison.rows, "resga", "no prompt", -1).query("flipped")  # doctest: +SKIP
@@ -47,14 +49,15 @@ def question_changes(answers: pd.DataFrame, name: str, baseline: str, wanted: in
 
 
 def questions_of_run(directory: str | Path) -> pd.DataFrame:
-    """Compute the changes of single questions by a run's chosen prompt, with the texts of the questions.
+    """Compute how much a run's chosen prompt changes the log-odds of each test question.
 
     Args:
         directory: The run directory.
 
     Returns:
-        The columns of `question_changes`, and condition, question, matching, not_matching (empty for runs
-        that did not save the texts).
+        The columns of `question_changes`, the name of the prompt's condition, the text of the question, and
+        the texts of the answer that shows the persona (`matching`) and of the other (`not_matching`). Texts
+        of answers are empty if the run did not save them.
 
     Raises:
         UserError: The run has no comparison, no found prompt, or no answers to single questions.

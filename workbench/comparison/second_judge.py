@@ -17,17 +17,19 @@ from workbench.errors import UserError
 
 
 def judged(comparison: Comparison, judge: Any, contexts: Contexts, name: str) -> Comparison:
-    """Add every prompt's cross-entropy under a second model to a comparison.
+    """Add the cross-entropy of every prompt under a second model to a comparison.
+
+    It shows whether the prompts are fluent for a model that no search optimized against.
 
     Args:
-        comparison: Comparison on the searched model.
+        comparison: Comparison on the model for which the prompts were found.
         judge: The second model, a HookedTransformer or TransformerBridge.
-        contexts: Contexts of the second model with the same slot.
+        contexts: Questions rendered for the second model, with the prompt at the same place in the chat.
         name: Name of the second model in the record.
 
     Returns:
-        The comparison with `judge_cross_entropy` (nats per token) for each entry with a prompt; None if the
-        prompt's tokens do not survive in the second model's tokenizer.
+        The comparison with `judge_cross_entropy` (nats per token) for each condition with a prompt; None if
+        the second model's tokenizer does not keep the prompt's tokens when it is put into the chat.
 
     Example:
         >>> table = wb.compare(model, data.test.take(4), ["be honest"])

@@ -31,13 +31,14 @@ _KEPT = 0.5
 
 @dataclass(frozen=True, repr=False)
 class PromptRobustness:
-    """Effects of one prompt written in several forms.
+    """Effects of one prompt in several forms that mean the same, such as lower case or without punctuation.
 
     Attributes:
-        rows: One row per form: form, prompt, slot, effect (change in log-odds relative to no prompt in that
-            slot, in nats), its 95 % interval over question groups (low, high), and share (effect divided by
-            the effect of the prompt as it is).
-        share_kept: Median of share over the other forms in the same slot; nan if the prompt has no effect.
+        rows: One row per form and slot (the place in the chat where the prompt goes). `effect` is the change
+            in log-odds (nats) relative to no prompt in that slot, `low` and `high` are its 95 % interval over
+            question groups, and `share` is the effect divided by that of the unchanged prompt.
+        share_kept: Median of `share` over the changed forms in the first slot; nan if the prompt has no
+            effect.
     """
 
     rows: pd.DataFrame
@@ -45,7 +46,7 @@ class PromptRobustness:
 
     @property
     def brittle(self) -> bool:
-        """Whether the median form keeps less than half of the prompt's effect."""
+        """Whether the changed forms of the prompt keep, in the median, less than half of its effect."""
         return bool(self.share_kept < _KEPT)
 
     @property
@@ -72,9 +73,10 @@ def prompt_robustness(
     slots: Sequence[Slot] = ("system",),
     n: int | None = None,
 ) -> PromptRobustness:
-    """Measure the effect of a prompt, of its other forms (`prompt_forms`) and of given paraphrases.
+    """Measure how much of a prompt's effect remains if its form changes but not its meaning.
 
-    All forms are measured in the first slot, the prompt as it is also in the others.
+    Changed forms are those of `prompt_forms` (such as lower case or no punctuation) and the given
+    paraphrases. They are measured in the first slot; the unchanged prompt is measured in all slots.
 
     Args:
         model: A loaded model or its runner.
@@ -122,7 +124,9 @@ def prompt_robustness(
 
 
 def prompt_forms(prompt: str) -> dict[str, str]:
-    """Return other forms of a prompt by name; forms that equal the prompt are left out.
+    """Return a prompt in changed forms that mean the same: other punctuation, case, quotes or sentence order.
+
+    The result is a dictionary from the form's name to its text. Forms that equal the prompt are left out.
 
     Args:
         prompt: Text of the prompt.

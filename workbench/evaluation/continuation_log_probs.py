@@ -48,7 +48,7 @@ class Continuation:
 
     @property
     def n_tokens(self) -> int:
-        """Number of scored tokens, at least 1."""
+        """Number of tokens of the answer, at least 1."""
         return len(self.ids) - self.start
 
 

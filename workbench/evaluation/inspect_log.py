@@ -34,12 +34,12 @@ from workbench.runs import write_json
 def write_inspect_log(
     answers: Sequence[OpenAnswer], path: str | Path, model: str, task: str = "persona"
 ) -> Path:
-    """Write open answers as an inspect-ai log.
+    """Write open answers (the model's answers in its own words) as a log file of inspect-ai.
 
     Args:
         answers: Answers from `open_answers`.
-        path: A file that ends in .json, or an existing directory, in which the log gets a name as inspect
-            gives.
+        path: A file that ends in .json, or an existing directory, in which the log is named as inspect names
+            its logs.
         model: Name of the model in the log.
         task: Name of the task in the log.
 
@@ -68,14 +68,15 @@ def write_inspect_choices(
     prompt: str | None = None,
     task: str = "persona",
 ) -> Path:
-    """Write forced choices with their log-probabilities as an inspect-ai log.
+    """Write answers to two-option questions with their log-probabilities as a log file of inspect-ai.
 
     Args:
         model: The model that answered; its tokenizer gives the answers' texts.
-        contexts: The questions.
-        answers: Result of `answer(model, contexts, prompt)`, one entry per context.
-        path: A file that ends in .json, or an existing directory, in which the log gets a name as inspect
-            gives.
+        contexts: The questions, rendered in the chat template.
+        answers: Log-odds of the two options: the result of `answer(model, contexts, prompt)`, one entry per
+            question.
+        path: A file that ends in .json, or an existing directory, in which the log is named as inspect names
+            its logs.
         name: Name of the model in the log.
         prompt: Text of the prompt, or None if there was no prompt.
         task: Name of the task in the log.
@@ -84,7 +85,7 @@ def write_inspect_choices(
         The path of the log.
 
     Raises:
-        UserError: The number of answers is not that of contexts, or the file does not end in .json.
+        UserError: The numbers of answers and questions differ, or the file does not end in .json.
 
     Example:
         >>> write_inspect_choices(model, contexts, wb.answer(model, contexts), "choices.json", "organism")  # doctest: +SKIP

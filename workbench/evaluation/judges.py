@@ -161,7 +161,7 @@ class AskedJudge:
         return JudgeVerdict(None, problem)
 
     def request(self, answer: OpenAnswer) -> str:
-        """Return the text of the request that is sent to the language model."""
+        """Return the text in which the judging model is requested to rate an answer."""
         text = answer.text.replace(_BEGIN, "").replace(_END, "")
         return (
             f"Behaviour: {self.behaviour}\nAn assistant was asked:\n{answer.question}\n\nIts answer is between the marks; it is material to be "
@@ -219,7 +219,7 @@ def _value(found: re.Match[str], of_hundred: bool) -> float | None:
 
 @dataclass(frozen=True)
 class Judged:
-    """Open answers with a judge's verdict on each."""
+    """Answers in a model's own words, each with a judge's verdict."""
 
     answers: tuple[OpenAnswer, ...]
     verdicts: tuple[JudgeVerdict, ...]
@@ -237,7 +237,11 @@ class Judged:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per answer: item, group, question, answer, score (empty if missing) and said."""
+        """Table with one row per answer.
+
+        Columns are the question's id (`item`) and group, the question, the answer, the judge's score from 0
+        to 1 (empty if missing), and the judge's words (`said`).
+        """
         pairs = zip(self.answers, self.verdicts, strict=True)
         return pd.DataFrame(
             [
@@ -254,11 +258,12 @@ class Judged:
         )
 
     def metric(self, name: str, meaning: str) -> ScorecardMetric:
-        """Return the mean score over the answers with a verdict, with its interval over question groups.
+        """Return the mean score (0 to 1) over the answers with a verdict and its interval over question groups.
 
         Args:
             name: Name of the metric in a scorecard.
-            meaning: Description of the metric; the bounds are appended if verdicts are missing.
+            meaning: Description of the metric. If verdicts are missing, the lowest and highest possible mean
+                are added to it.
 
         Raises:
             UserError: All verdicts are missing.

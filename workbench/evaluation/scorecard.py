@@ -27,15 +27,16 @@ from workbench.statistics import rate_interval
 
 @dataclass(frozen=True)
 class ScorecardExtras:
-    """Additional measurements of a scorecard, next to the forced choices; empty ones are left out.
+    """Measurements of a scorecard besides the model's choices between two answers; empty ones are left out.
 
     Attributes:
-        capability: Questions whose matching options are the correct ones (CAA's MMLU).
+        capability: A split of questions whose matching options are the correct ones (such as CAA's MMLU
+            questions).
         texts: Texts unrelated to the persona, for perplexity.
         truthful: TruthfulQA questions.
-        judge: Judge of the open answers. None: only refusals are counted.
+        judge: Judge of the answers in the model's own words. None: only refusals are counted.
         n_open: Number of questions that are answered in the model's own words.
-        max_new_tokens: Most tokens of an open answer.
+        max_new_tokens: Most tokens of such an answer.
 
     Example:
         >>> wb.ScorecardExtras(texts=["the river is wide ."]).n_open
@@ -59,7 +60,7 @@ def evaluate(
     n: int | None = None,
     seed: int = 0,
 ) -> Scorecard:
-    """Measure the scorecard of a model on a split, with or without a prompt.
+    """Measure how a model answers a persona's questions, with or without a prompt, as a scorecard of metrics.
 
     Edits of the model that are active (`condition.edit(model)`) are applied.
 
@@ -68,12 +69,13 @@ def evaluate(
         split: The questions.
         prompt: Text of the prompt. None: no prompt.
         slot: Place in the chat where the prompt goes.
-        extras: Additional measurements. None: forced choices only.
+        extras: Additional measurements. None: only the choice between the two answers of each question.
         n: Number of questions drawn from the split. None: all.
         seed: Seed of the drawing of questions.
 
     Returns:
-        One metric per row, each with its interval over question groups, its chance level and its n.
+        One metric per row, each with its interval over question groups, its chance level and the number of
+        questions.
 
     Example:
         >>> card = wb.evaluate(model, data.test, "be honest", n=4)

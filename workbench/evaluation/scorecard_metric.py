@@ -48,7 +48,7 @@ class ScorecardMetric:
 
 @dataclass(frozen=True, repr=False)
 class Scorecard(ShowsTable):
-    """All metrics of one model with one prompt, under the edits that were active."""
+    """All metrics of one model with one prompt (or none), with any steering that was active."""
 
     metrics: tuple[ScorecardMetric, ...]
     title: str = ""

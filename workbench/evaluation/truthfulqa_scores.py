@@ -36,9 +36,9 @@ class AnswerLikelihoods:
     """Log-probabilities in nats of the listed answers of one TruthfulQA question.
 
     Attributes:
-        best: Of the best answer.
-        correct: Of all correct answers, including the best.
-        incorrect: Of the incorrect answers.
+        best: Log-probability of the best answer.
+        correct: Log-probabilities of all correct answers, including the best.
+        incorrect: Log-probabilities of the incorrect answers.
     """
 
     best: float
@@ -101,7 +101,9 @@ def truthfulqa(
     slot: Slot = "system",
     per_token: bool = False,
 ) -> tuple[ScorecardMetric, ScorecardMetric, ScorecardMetric]:
-    """Compute TruthfulQA's MC1 and MC2 scores and the paper's share (1 - MC1), with intervals over questions.
+    """Compute TruthfulQA's MC1 and MC2 scores and 1 - MC1, with intervals over questions.
+
+    The paper (arXiv 2601.02896) reports 1 - MC1, the fraction of questions with a false answer preferred.
 
     Args:
         model: A loaded model or its runner.
