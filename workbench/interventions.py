@@ -82,13 +82,14 @@ def steer(
         model: A loaded model or its runner.
         direction: A `Direction`, or any object with `unit` (vector of length 1) and `site`.
         coefficient: Length of the added vector, in units of the residual stream; plus = more of the persona.
-        positions: Where it is added: "all"; "prompt", the prompt's tokens, or without a prompt everything
-            before the decision token (the last token before the answer); "decision", that token; or "answer",
-            that token and all after it. All but "all" need a run with a token layout, as `answer` has.
+        positions: Where it is added: "all" positions; "prompt", the prompt's tokens (without a prompt, all
+            before the decision token, which is the last one before the answer); "decision", that token; or
+            "answer", that token and all after it. All but "all" need a function that knows these positions,
+            such as `answer`.
 
     Raises:
-        UserError: `positions` is unknown or needs a token layout that the run does not have, or the
-            direction's width is not that of the model.
+        UserError: `positions` is unknown or cannot be located in this run, or the direction's width is not
+            that of the model.
 
     Example:
         >>> with wb.steer(model, direction, -4.0):
@@ -106,9 +107,10 @@ def steer(
 def limit(
     model: Any, direction: HasDirection, threshold: float, sign: int, positions: Positions = "all"
 ) -> Iterator[None]:
-    """Move projections beyond a threshold back to it, in every run inside the `with` statement.
+    """Limit the projection of activations on a direction, in every run inside the `with` statement.
 
-    Activations whose projection on the unit direction is within the threshold stay as they are.
+    An activation whose projection is beyond the threshold is moved along the direction to the threshold.
+    Other activations stay as they are.
 
     Args:
         model: A loaded model or its runner.

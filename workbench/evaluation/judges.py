@@ -258,7 +258,9 @@ class Judged:
         )
 
     def metric(self, name: str, meaning: str) -> ScorecardMetric:
-        """Return the mean score (0 to 1) over the answers with a verdict, with an interval over question groups.
+        """Return the mean score (0 to 1) over the answers with a verdict, with its interval.
+
+        The interval is over question groups.
 
         Args:
             name: Name of the metric in a scorecard.

@@ -27,7 +27,9 @@ from workbench.statistics import rate_interval
 
 @dataclass(frozen=True)
 class ScorecardExtras:
-    """Measurements of a scorecard apart from the model's choices between two answers; empty ones are left out.
+    """Measurements of a scorecard in addition to the model's choices between two answers.
+
+    Empty ones are left out.
 
     Attributes:
         capability: A split of questions whose matching options are the correct ones (such as CAA's MMLU

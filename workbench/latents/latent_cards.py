@@ -41,10 +41,10 @@ Weighted = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class LatentExample:
-    """A part of a text in which a latent is active, around its highest activation.
+    """A window of a text in which an SAE latent is active, around the token with its highest activation.
 
     Attributes:
-        activation: Highest activation of the latent in the text.
+        activation: Activation of the latent at that token.
         peak: Index of that token in the window.
         tokens: Texts of the tokens of the window.
         activations: Activation of the latent at each of these tokens.
@@ -151,7 +151,11 @@ class LatentCards:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per latent: label, density, promoted tokens, nearest direction, top text."""
+        """Table with one row per latent.
+
+        It has the latent's label, its density (fraction of tokens on which it is active), the tokens whose
+        logits it raises, the direction nearest to its decoder row, and the text in which it is most active.
+        """
         return pd.DataFrame(
             [
                 {

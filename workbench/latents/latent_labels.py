@@ -39,7 +39,9 @@ def latent_labels(run: str | Path) -> dict[int, str]:
 
 
 def label_entries(run: str | Path) -> dict[int, LabelEntry]:
-    """Read the entries of labels.json by latent; the last entry of a latent counts.
+    """Read the names that users gave to latents from a run's labels.json, as entries by latent number.
+
+    If a latent was named several times, its last entry counts.
 
     Args:
         run: The run directory.

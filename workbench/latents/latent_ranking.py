@@ -49,21 +49,23 @@ Rule = Literal["effect", "percentile"]
 
 @dataclass(frozen=True, repr=False)
 class RankedLatent(ShowsFacts):
-    """One SAE latent with figures of how its activation changes with the persona.
+    """One SAE latent, and how its activation differs between texts that show a persona and texts that do not.
+
+    A *row* of the data is one text whose latent activation was read at one token.
 
     Attributes:
         latent: Number of the latent.
-        weight: Signed mean difference of its activation; plus = more active if the persona is shown.
-        effect_size: Cohen's d on held-out question groups.
-        auc: AUC on held-out question groups.
+        weight: Mean activation over rows that show the persona minus that over the others.
+        effect_size: Cohen's d of that difference on held-out question groups.
+        auc: AUC with which its activation separates the two kinds of rows, on held-out question groups.
         density: Fraction of the tokens of the training questions on which it is active, without the first
             token of each; nan if it was not measured.
-        mean: Mean activation over the rows of data that the ranking used.
-        max_activation: Largest activation over these rows.
+        mean: Mean activation over all rows.
+        max_activation: Largest activation over all rows.
         label: The tokens that its decoder row promotes, or a name that a user gave.
-        top: Contexts in which it is most active, as (activation, text).
+        top: Texts in which it is most active, as (activation, text).
         sae: The SAE; None if the ranking was read from a file.
-        decision_share: Fraction of these rows in which it is active at the one token that is read.
+        decision_share: Fraction of the rows in which it is active at the token that is read.
         label_source: The user who gave the label; "" if it is the promoted tokens.
     """
 
@@ -97,7 +99,7 @@ class RankedLatent(ShowsFacts):
         return f"{self.name.capitalize()} ({self.label or 'no label'})", numbers | fires
 
     def objective(self) -> LatentActivationObjective:
-        """Return an objective for the search: the latent's activation at the decision token.
+        """Return an objective for the search: the latent's activation at the last token before the answer.
 
         Raises:
             UserError: The latent was read from a file, without its SAE.
@@ -117,8 +119,11 @@ class LatentRanking:
         persona: Name of the persona.
         sae: Name of the SAE.
         site: Site in the model that the SAE reads.
-        labels: How contexts were labelled: "choice_within", "choice" or "answer".
-        rule: How latents were chosen: "effect" or "percentile".
+        labels: Which texts were compared: those in which the model chose the persona's answer or the other,
+            within questions ("choice_within") or over all questions ("choice"); or texts that end in the one
+            or the other answer ("answer").
+        rule: How latents were chosen: by the largest effect sizes ("effect"), or by the paper's rule
+            ("percentile").
         latents: The latents.
         check: How well the SAE reconstructs the training questions; None in files of an earlier version.
     """
@@ -161,7 +166,9 @@ class LatentRanking:
         return pd.DataFrame(rows).rename(columns={"density": DENSITY_HEADER})
 
     def labelled(self, labels: Mapping[int, str], source: str = "the user") -> LatentRanking:
-        """Return the ranking with a user's labels; latents without one keep the promoted tokens as label.
+        """Return the ranking with a user's labels for some of its latents.
+
+        Other latents keep as label the tokens whose logits they raise.
 
         Args:
             labels: Labels by the latent's number (`wb.latent_labels`).
@@ -174,7 +181,7 @@ class LatentRanking:
         return replace(self, latents=tuple(own))
 
     def objective(self, sae: Sae) -> LatentActivationObjective:
-        """Return SAEGA's objective for the search: the weighted sum of the latents' activations.
+        """Return an objective for the search: the weighted sum of the latents' activations (as in SAEGA).
 
         Args:
             sae: The SAE of the latents.
@@ -237,10 +244,10 @@ class LatentRanking:
 
 @dataclass(frozen=True)
 class LatentRankingOptions:
-    """Options of a ranking of latents.
+    """Options of `rank_latents`, which ranks an SAE's latents by how well they distinguish a persona.
 
     Attributes:
-        least: Smallest fraction of the rows in which a latent must be active to be ranked.
+        least: Smallest fraction of the texts in which a latent must be active to be ranked.
         orders: Order of the two options in questions: "both", "original" or "random".
         texts: Number of training questions on which density and the SAE's reconstruction are measured.
 
@@ -266,10 +273,13 @@ def rank_latents(
     seed: int = 0,
     options: LatentRankingOptions | None = None,
 ) -> LatentRanking:
-    """Find the latents of an SAE that distinguish a persona best.
+    """Find the latents of an SAE whose activations best distinguish whether the model shows a persona.
 
-    Latents are ranked on one half of the question groups and kept if their effect has the same sign on the
-    other.
+    A *row* of the data is a question, with a system text or without one, whose activation is read at one
+    token.
+
+    Latents are ranked on one half of the question groups. They are kept if their effect on the other half has
+    the same sign.
 
     Args:
         model: A loaded model or its runner.
@@ -278,13 +288,14 @@ def rank_latents(
             (`LabelledCache`). With the latter, labels "choice_within" needs its `contexts`, and the SAE's
             reconstruction and the latents' density are not measured.
         k: Number of latents to keep.
-        labels: Which rows are compared. "choice_within": rows in which the model chose the persona's answer
-            or the other, within contexts; "choice": the same between contexts; "answer": matching and not
-            matching answers, as published.
+        labels: Which rows are compared. "choice": rows in which the model chose the persona's answer with
+            rows in which it chose the other; "choice_within": the same, but only rows of the same question
+            and option order; "answer": rows that end in the persona's answer with rows that end in the other,
+            as in the paper.
         rule: "effect": largest effect sizes (Cohen's d); "percentile": the rule of the paper, which ignores
             k.
         n: Number of rows of data.
-        slot: Place in the chat where the varied system texts go.
+        slot: Place in the chat where system texts are put, with which the model's choices vary.
         seed: Seed of the drawing of rows and of the two halves.
         options: Smallest firing rate, order of options, number of texts. None: the defaults.
 
@@ -327,16 +338,19 @@ def rank_latents(
 def persona_probe(
     model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0
 ) -> TrainingProbe:
-    """Collect activations labelled by the model's own choice, to find a persona's best latent.
+    """Collect activations on a persona's questions, labelled by which of the two answers the model chose.
+
+    Different system texts are put before the questions, so that the choices vary. The result is used to find
+    the SAE latent that separates the choices best.
 
     Args:
         model: A loaded model or its runner.
         layer: Layer whose output is read.
-        train: Questions on which the latent is chosen.
-        held_out: Questions on which its AUC is measured.
-        n: Number of rows per split.
-        slot: Place in the chat where the varied system texts go.
-        seed: Seed of the drawing of rows.
+        train: Questions to choose the latent on.
+        held_out: Questions to measure its AUC on.
+        n: Number of activations from each of `train` and `held_out`.
+        slot: Place in the chat where the system texts go.
+        seed: Seed of the drawing of questions and system texts.
     """
     draw = ActivationSampler(runner_for(model), [layer], slot, seed)
     a, b = (draw.labelled(split, "choice", n) for split in (train, held_out))
@@ -367,11 +381,11 @@ def group_halves(groups: Sequence[str], seed: int) -> tuple[Bool[Tensor, " n"], 
     """Split the question groups at random into two halves.
 
     Args:
-        groups: Question group of each row.
+        groups: Question group of each row of the data.
         seed: Seed of the split.
 
     Returns:
-        Masks of the rows of the first and of the second half.
+        Two masks over the rows: those in the first half of the groups, and those in the second half.
 
     Raises:
         UserError: There are fewer than two groups.

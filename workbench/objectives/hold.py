@@ -59,10 +59,11 @@ class HoldObjective(Objective):
 
 
 def hold_direction(direction: Any) -> HoldObjective:
-    """Return an objective that keeps the projection on a direction at its mean over neutral prompts.
+    """Return an objective that keeps the projection of the residual stream on a direction at its usual value.
 
-    Add it to another objective to leave a second persona unchanged. The projection is in standard deviations;
-    0 is best and -1 is one standard deviation away.
+    Add it to another objective to leave a second persona unchanged. The usual value is the mean over neutral
+    prompts (texts without a topic). The score is minus the squared distance from it in standard deviations: 0
+    is best and -1 is one standard deviation away.
 
     Args:
         direction: A `Direction`, or any object with `vector` and `site`.

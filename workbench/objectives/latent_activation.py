@@ -18,7 +18,7 @@ from workbench.objectives.readout import Readout
 
 
 class LatentReader(Protocol):
-    """Protocol of the part of an SAE that an objective uses."""
+    """Protocol of an SAE as objectives use it: its site, and the activations of given latents."""
 
     @property
     def site(self) -> Site:
@@ -36,7 +36,7 @@ class LatentReader(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class LatentActivationObjective(ScaledObjective):
-    """Objective: weighted sum of the activations of SAE latents at the decision token.
+    """Objective: weighted sum of the activations of SAE latents at the last token before the answer.
 
     A latent that is off has no gradient. The score is therefore the activation, but the gradient is that of
     the pre-activation (straight-through).
@@ -45,7 +45,8 @@ class LatentActivationObjective(ScaledObjective):
         sae: The SAE that computes the latents.
         latents: Numbers of the latents.
         weights: Weight of each latent; plus = more of the persona.
-        scale: Mean and standard deviation over neutral prompts, by which the score is scaled.
+        scale: Mean and standard deviation of the sum over neutral prompts (texts without a topic), by which
+            the score is scaled.
     """
 
     sae: LatentReader = field(repr=False)
@@ -71,7 +72,7 @@ class LatentActivationObjective(ScaledObjective):
 def latent_activation(
     sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None
 ) -> LatentActivationObjective:
-    """Return SAEGA's objective: the weighted sum of SAE latents at the decision token, before the answer.
+    """Return SAEGA's objective: the weighted sum of SAE latents at the last token before the answer.
 
     Args:
         sae: The SAE that computes the latents (`load_sae`).

@@ -42,10 +42,13 @@ class Objective(ShowsFacts):
         return 1
 
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Compute one float32 score per row of a readout; differentiable.
+        """Compute the objective's score from the model's activations: one float32 number per row.
+
+        The score is differentiable.
 
         Args:
-            readout: Activations and answers at the decision token of each context.
+            readout: What was read from one run of the model: the activations at the last token before the
+                answer of each context, and the ids of its two answers.
         """
         return readout.answers.new_zeros(len(readout.answers), dtype=torch.float32)
 
@@ -60,7 +63,10 @@ class Objective(ShowsFacts):
     def calibrate(
         self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
     ) -> Objective:
-        """Return the objective with its scale measured over neutral prompts; unchanged if it has no scale.
+        """Return the objective with its score in standard deviations over neutral prompts.
+
+        Neutral prompts are texts without a topic (`neutral_prompts`). Objectives without a scale are returned
+        unchanged.
 
         Args:
             model: A loaded model or its runner.
@@ -145,5 +151,5 @@ class CombinedObjective(Objective):
 
 
 def terms_of(objective: Objective) -> tuple[tuple[float, Objective], ...]:
-    """Return the terms of a sum as (weight, objective); an objective that is no sum has weight 1."""
+    """Split an objective into its terms as (weight, objective); one that is no sum is one term of weight 1."""
     return objective.terms if isinstance(objective, CombinedObjective) else ((1.0, objective),)

@@ -22,12 +22,15 @@ from workbench.prompt_tokens import allowed_ids
 
 @dataclass(frozen=True)
 class ObjectiveScale:
-    """Unit of an objective, measured over neutral prompts (of the score's mean over contexts).
+    """Scale of an objective: the distribution of its score over neutral prompts (texts without a topic).
+
+    The score of a prompt is its mean over contexts (questions).
 
     Attributes:
-        mean: Mean of the score.
-        sd: Standard deviation of the score between prompts.
-        norm_limit: Longest residual norm that is not shortened: 1.1 times the longest with neutral prompts.
+        mean: Mean of the prompts' scores.
+        sd: Standard deviation of the prompts' scores.
+        norm_limit: Residuals that are longer than this norm are shortened to it, so that a prompt cannot gain
+            by making them long. It is 1.1 times the longest norm with neutral prompts.
     """
 
     mean: float = 0.0
@@ -40,12 +43,15 @@ UNSCALED = ObjectiveScale()
 
 
 class ScaledObjective(Objective):
-    """Base class of objectives with a scale: the score is (raw - mean) / sd, with limited residual norms."""
+    """Base class of objectives that are scaled: the score is (raw score - mean) / standard deviation.
+
+    Mean and standard deviation were measured over neutral prompts (`ObjectiveScale`).
+    """
 
     scale: ObjectiveScale
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Compute the score before scaling, [batch]; plus = more of the persona."""
+        """Compute the score before it is scaled, one number per row; plus = more of the persona."""
         raise NotImplementedError
 
     @override
@@ -53,7 +59,7 @@ class ScaledObjective(Objective):
         return (self.raw(readout) - self.scale.mean) / self.scale.sd
 
     def guarded(self, resid: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-        """Return residuals, with those longer than `scale.norm_limit` shortened to that length."""
+        """Return residuals of which none is longer than `scale.norm_limit`: longer ones are shortened to it."""
         if self.scale.norm_limit == float("inf"):
             return resid
         return resid * (self.scale.norm_limit / resid.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(
@@ -86,8 +92,8 @@ def neutral_prompts(
 ) -> list[tuple[int, ...]]:
     """Make prompts without a topic, to calibrate the scale of an objective.
 
-    One half is random allowed tokens. The other half is text that the model writes in the slot (the place
-    where the prompt goes), sampled at temperature 1 from allowed tokens.
+    One half consists of random tokens. The other half is text that the model writes at the prompt's place in
+    the chat, sampled at temperature 1. Only tokens that a prompt may contain are used (`allowed_ids`).
 
     Args:
         model: A loaded model or its runner.
@@ -118,10 +124,10 @@ def neutral_prompts(
 
 @torch.no_grad()
 def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
-    """Run every context with one prompt, without shared prefixes, and return what an objective reads.
+    """Run the model on every context with one prompt, and return the values that an objective reads.
 
-    If answers need two token sequences (branches), the readout has one row per branch, in the order of the
-    contexts.
+    The result has one row per context (a question in the chat template), or two if both answers have several
+    tokens and are scored in separate sequences.
 
     Args:
         model: A loaded model or its runner.

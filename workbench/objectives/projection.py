@@ -26,9 +26,10 @@ class ProjectionObjective(ScaledObjective):
     Attributes:
         vector: The unit vector; plus = more of the persona.
         site: Site in the model that is read.
-        kind: "z": in standard deviations over neutral prompts after `calibrate`, with limited residual norms;
-            "raw": in units of the residual stream, without a limit; "cosine": divided by the residual's norm.
-        scale: Mean, standard deviation and norm limit that `calibrate` measured.
+        kind: "z": the projection in standard deviations over neutral prompts (texts without a topic), which
+            `calibrate` measures; very long residuals are shortened first. "raw": in units of the residual
+            stream. "cosine": divided by the residual's norm.
+        scale: Mean, standard deviation and largest residual norm that `calibrate` measured.
     """
 
     vector: Float[Tensor, " d_model"] = field(repr=False)
@@ -63,8 +64,8 @@ def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
 
     Args:
         direction: A `Direction`, or any object with `vector` and `site`.
-        kind: "z": in standard deviations over neutral prompts, after `.calibrate(model, contexts)`; "raw": in
-            units of the residual stream; "cosine": -1 to 1.
+        kind: "z": in standard deviations over neutral prompts (texts without a topic), after
+            `.calibrate(model, contexts)`; "raw": in units of the residual stream; "cosine": -1 to 1.
 
     Returns:
         An objective. Source: arXiv 2601.02896, with the corrections that docs/paper_study.md names.

@@ -15,14 +15,17 @@ from workbench.models import Runner, Site
 
 @dataclass(frozen=True)
 class Readout:
-    """Activations and answers at the decision tokens (the last token before the answer) of a batch.
+    """Values that an objective reads from one run of the model, one row per context of the batch.
+
+    They are read at the decision token, the last token before the answer.
 
     Attributes:
-        resid: float32 activations by site.
-        final: Residual stream after the last block; None unless an objective needs it.
-        answers: For each row, the first token of the matching and of the not matching answer.
+        resid: float32 activations at each site.
+        final: Residual stream after the last block; None if the objective needs no logits.
+        answers: For each row, the id of the first token of the matching answer (the one that shows the
+            persona) and of the other answer.
         runner: The model's runner.
-        whole: Data to score answers of several tokens; None if all answers are single tokens.
+        whole: What is needed to score answers of several tokens; None if all answers are single tokens.
     """
 
     resid: dict[Site, Float[Tensor, "batch d_model"]]
@@ -41,14 +44,14 @@ class Readout:
         table: AnswerTable,
         members: Sequence[int] | Tensor,
     ) -> Readout:
-        """Make the readout, the values that objectives read, of one run of the model.
+        """Make a `Readout`, the values that objectives read, from one run of the model.
 
         Args:
             runner: The model's runner.
-            caught: Activations at the sites, at all positions or at the decision token alone.
+            caught: Activations at the sites, at all positions or only at the decision token.
             stream: Residual stream after the last block, or None if no objective needs it.
-            decision: Position of each row's decision token.
-            table: Answers of the contexts (branch by branch).
+            decision: Position of each row's decision token, the last one before the answer.
+            table: Token ids of the two answers of each context.
             members: Index of each row's context in the table.
         """
         members = torch.as_tensor(members, device=decision.device)
@@ -66,13 +69,13 @@ class Readout:
         return cls(read, None if stream is None else at_decision(stream), table.first[members], runner, whole)
 
     def answer_scores(self, sides: tuple[float, float]) -> Float[Tensor, " batch"]:
-        """Compute a weighted sum of the two answers' scores in nats, one per row.
+        """Compute a weighted sum of the scores (nats) of each row's two answers.
 
         The residual stream after the last block must have been kept (`needs_final`).
 
         Args:
-            sides: Factors of the matching and of the other answer's score: (1, -1) gives log-odds, (1, 0) and
-                (0, 1) the score of one answer.
+            sides: Weights of the matching answer (the one that shows the persona) and of the other: (1, -1)
+                gives the log-odds, (1, 0) and (0, 1) the score of one answer.
         """
         if self.whole is not None:
             return self.whole.table.scores(
@@ -93,12 +96,12 @@ class Readout:
 
 @dataclass(frozen=True)
 class WholeAnswers:
-    """Data to score answers of several tokens in a batch.
+    """Residual stream and token ids from which answers of several tokens are scored.
 
     Attributes:
         stream: Residual stream after the last block, at all positions.
-        decision: Position of each row's decision token.
-        table: Answers of the contexts.
+        decision: Position of each row's decision token, the last one before the answer.
+        table: Token ids of the two answers of each context.
         members: Index of each row's context in the table.
     """
 

@@ -19,15 +19,17 @@ from workbench.statistics import cluster_interval
 
 
 def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Convert a prompt's measured effects (a reading) to the JSON that the panel's page reads.
+    """Convert the measured effects of a prompt to the JSON that the notebook panel shows.
 
-    It has the tokens and targets, for each estimator rows [target][token] of [mean, low, high, sd], then each
-    target's change by the whole prompt, and the probabilities of the answer that shows the persona. Interval
-    ends are null in a quick reading.
+    The targets are the quantities whose change is measured: directions, latents, the answer. For each method
+    of estimation, the JSON has the effect of each token on each target as [mean, low, high, standard
+    deviation], in rows [target][token]. It also has the effect of the whole prompt on each target, and the
+    probability of the answer that shows the persona with and without the prompt. The interval's ends (low,
+    high) are null if the effects were measured on a few questions only.
 
     Args:
         reading: The measured effects.
-        labels: Labels of targets by the target's name.
+        labels: Names that a user gave to targets, such as latents, by the target's name.
     """
     targets = [
         {"name": shown_text(t.name), "kind": t.kind, "label": shown_text(labels.get(t.name, ""))}
@@ -52,10 +54,11 @@ def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str,
 
 
 def difference_json(a: PromptReading, b: PromptReading) -> list[dict[str, Any]]:
-    """Return how much more prompt B changes each target than prompt A, on the same contexts.
+    """Return how much more prompt B changes each target than prompt A, on the same questions.
 
-    The list is empty if only one of the two readings is exact (uses all contexts), because their contexts
-    differ.
+    Targets are directions, SAE latents and the answer.
+
+    The list is empty if one prompt was measured on all questions and the other only on a few.
 
     Args:
         a: Measured effects of prompt A.
@@ -67,10 +70,10 @@ def difference_json(a: PromptReading, b: PromptReading) -> list[dict[str, Any]]:
 
 
 def kept_html(readings: Sequence[PromptReading | None], about: str) -> str:
-    """Return the last measured effects as static HTML, which a notebook shows if no kernel runs.
+    """Return a panel's last measured effects as static HTML, for a notebook whose kernel does not run.
 
     Args:
-        readings: Last measured effects of each prompt; None if there are none.
+        readings: The last measured effects of each of the panel's prompts; None for a prompt without any.
         about: Description of the panel.
     """
     parts = [_kept(reading) for reading in readings if reading is not None]
@@ -79,7 +82,7 @@ def kept_html(readings: Sequence[PromptReading | None], about: str) -> str:
 
 
 def how(reading: PromptReading) -> str:
-    """Describe in words how a prompt's effects were measured: estimators, contexts, intervals."""
+    """Describe in words how a prompt's effects were measured: methods, number of questions, intervals."""
     names = " and ".join(NAMES[name] for name in reading.estimates)
     n, groups = len(reading.groups), len(set(reading.groups))
     return f"Measured by {names} on " + (

@@ -43,13 +43,13 @@ Live = Literal["auto"] | bool
 
 @dataclass(frozen=True)
 class PanelOptions:
-    """Options of a panel that are seldom needed.
+    """Options of `Panel`, the notebook widget that measures a prompt, that are seldom needed.
 
     Attributes:
         compare: Prompt in the second field. None: no second field until one is added.
         seed: Seed of the drawing of questions.
-        run: A run directory. The panel shows latents with its labels, and writes labels that are typed into
-            the panel to it. None: no run.
+        run: A run directory. The panel shows the names that users gave to its latents, and saves new ones
+            there. None: no run.
 
     Example:
         >>> wb.PanelOptions(compare="be polite").seed
@@ -64,19 +64,19 @@ class PanelOptions:
 class Panel(anywidget.AnyWidget):
     """A notebook widget with a text field; the effects of the prompt in it are measured while it is typed.
 
-    It shows each token's effect on directions, latents and the answer, the whole prompt's effect, and the
-    probability of the answer that shows the persona. Two prompts can be compared.
+    It shows the effect of each token and of the whole prompt on directions, SAE latents and the answer, and
+    the probability of the answer that shows the persona. Two prompts can be compared.
 
     Args:
         model: A loaded model or its runner.
-        persona: A `Persona` or the name of a persona of the embedded model; its search questions are used if
+        persona: A `Persona`, or the name of a persona of the package's own model. It gives the questions if
             no contexts are given.
         direction: One or several directions.
         latents: One or several ranked latents or objectives.
-        contexts: Questions of an exact measurement, which uses all of them. None: 30 of the persona's search
-            questions.
+        contexts: Questions on which effects are measured: all of them if an exact measurement is requested.
+            None: 30 of the persona's questions for searches.
         prompt: Text in the first field.
-        quick: Number of contexts, from different groups, of the quick measurement while typing.
+        quick: Number of questions, from different question groups, that are used while the user types.
         live: Whether to measure while typing: True, False, or "auto", which does if it takes less than a
             second.
         options: A second prompt, the seed, and a run with labels. None: the defaults.

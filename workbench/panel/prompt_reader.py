@@ -49,19 +49,21 @@ MAX_CHARACTERS = 20_000
 
 @dataclass(frozen=True)
 class PromptReading:
-    """Measured effects of one prompt.
+    """Measured effects of one prompt and its tokens on directions, SAE latents and the answer (the targets).
 
     Attributes:
         ids: Token ids of the prompt.
         tokens: Text of each token.
         text: Text of the prompt.
-        targets: The quantities whose change is measured: directions, latents, the answer.
-        estimates: For each estimator, the effects [context prompt_pos target].
+        targets: The quantities whose change is measured.
+        estimates: For each method of estimation, the effect of each token on each target in each context
+            (question), as an array [context, prompt_pos, target].
         groups: Question group of each context.
-        with_prompt: Scores with the prompt, in the targets' units.
-        without_prompt: Scores without a prompt.
-        exact: Whether all contexts were used and tokens removed; a quick reading has no intervals.
-        seconds: Seconds that the reading took.
+        with_prompt: Values of the targets with the prompt, in their units.
+        without_prompt: Values of the targets without a prompt.
+        exact: Whether all contexts were used and each token was removed in turn. Otherwise few contexts were
+            used, and there are no intervals.
+        seconds: Seconds that the measurement took.
         tokens_run: Number of tokens run, a backward pass counted as two forward passes.
     """
 
@@ -79,10 +81,10 @@ class PromptReading:
 
     @property
     def ledger(self) -> Ledger:
-        """Effects of the prompt's tokens as a `Ledger`, the result type of `attribute`.
+        """Effects of the prompt's tokens as a `Ledger`, the table that `attribute` returns.
 
         Raises:
-            UserError: The reading is an estimate without exact removal of tokens.
+            UserError: The effects were only estimated by gradients, not by removing each token.
         """
         if "removal" not in self.estimates:
             raise UserError(
@@ -100,13 +102,13 @@ class PromptReading:
 
 @dataclass(frozen=True)
 class PromptReader:
-    """Measures the effects of prompts on fixed contexts and targets.
+    """Measures the effects of prompts on directions, SAE latents and the answer (the targets).
 
     Attributes:
         runner: The model's runner.
-        contexts: Questions of an exact reading (a measurement on all contexts, with intervals).
-        few: Questions of a quick reading (a measurement while the user types).
-        targets: The quantities whose change is measured: directions, latents, the answer.
+        contexts: Questions on which an exact measurement is made, with intervals.
+        few: The few questions on which effects are measured while the user types.
+        targets: The quantities whose change is measured.
         batch_tokens: Most tokens run at a time.
     """
 
@@ -117,12 +119,16 @@ class PromptReader:
     batch_tokens: int = 4096
 
     def read(self, text: str, exact: bool = False, step: Step | None = None) -> PromptReading:
-        """Measure the effects of a prompt and of each of its tokens.
+        """Measure the effects of a prompt and of each of its tokens on the targets.
+
+        Targets are directions, SAE latents and the answer.
 
         Args:
             text: The prompt.
-            exact: Whether all contexts are used, with exact removal and intervals, instead of a few.
-            step: Function that is called with (removals done, removals in all) to report progress.
+            exact: Whether all contexts are used and each token is removed in turn, which gives intervals.
+                Otherwise few contexts are used, and a gradient estimate if removal would take long.
+            step: Function that is called with (number of tokens removed so far, number of tokens) to report
+                progress.
 
         Raises:
             UserError: The prompt is empty, too long, or not representable in the model's tokens.
@@ -189,14 +195,17 @@ class PromptReader:
 
     @cached_property
     def bare(self) -> Float[np.ndarray, "context target"]:
-        """Scores of all targets without a prompt, for all contexts."""
+        """Values of all targets (directions, latents, the answer) without a prompt, for all contexts."""
         return AttributionProblem(
             self.runner, (), self.contexts, self.targets, batch_tokens=self.batch_tokens
         ).without_prompt
 
     @cached_property
     def few_bare(self) -> Float[np.ndarray, "context target"]:
-        """Scores of all targets without a prompt, for the few contexts used while the user types."""
+        """Values of all targets (directions, latents, the answer) without a prompt, for a few contexts.
+
+        These contexts are used while the user types.
+        """
         return AttributionProblem(
             self.runner, (), self.few, self.targets, batch_tokens=self.batch_tokens
         ).without_prompt

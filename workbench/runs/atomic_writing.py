@@ -36,7 +36,10 @@ POINTS = ("begun", "opened", "written", "synced", "renamed")
 
 
 def reached(point: str) -> None:
-    """Mark a point between two steps (one of POINTS); crash tests replace it to stop the process."""
+    """Do nothing; a point between two steps of writing a file, at which crash tests stop the process.
+
+    They replace this function. The argument is one of POINTS.
+    """
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -47,9 +47,9 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A directory with one run.
+    """A directory with all files of one run of a study.
 
-    All of its state is on the disk; two objects of the same path are the same run.
+    All state is on the disk, so two objects with the same path are the same run.
 
     Attributes:
         path: The directory.
@@ -133,10 +133,10 @@ class RunDirectory:
         return replace(cls.create(path), made=(path, *missing))
 
     def discard_if_unused(self) -> None:
-        """Remove the files and directories that `create` made, if no stage was begun.
+        """Remove the files and directories that `create` made, if no stage of the study was begun.
 
-        So a study that is refused leaves nothing. A run that existed before is not changed, and directories
-        that others made or use are not removed.
+        A study that is refused because of its settings thus leaves no files. A run that existed before is not
+        changed, and directories that contain other files are not removed.
         """
         if self.made is None:
             return
@@ -168,10 +168,10 @@ class RunDirectory:
         return path
 
     def manifest(self) -> RunManifest:
-        """Read the manifest from the disk.
+        """Read the run's manifest.json, which records versions, seeds, hashes and the completed stages.
 
         Raises:
-            UserError: The manifest is missing, damaged, out of shape or of another version.
+            UserError: The manifest is missing, damaged or of another version, or has wrong fields.
         """
         path = self.path / "manifest.json"
         if not path.is_file():
@@ -185,13 +185,16 @@ class RunDirectory:
         hashes: Mapping[str, str] | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add entries to the manifest; entries of the same name are replaced.
+        """Record device, seeds, hashes or notes in the run's manifest.json.
+
+        Values of the same name are replaced.
 
         Args:
             device: Device of the run; None keeps the recorded one.
             seeds: Seeds by name.
             hashes: Hashes of models and data by name.
-            notes: Values that were resolved once, such as batch sizes.
+            notes: Values that were chosen during the run and are used again if it is resumed, such as batch
+                sizes.
         """
         old = self.manifest()
         self._save(
@@ -206,7 +209,9 @@ class RunDirectory:
         )
 
     def done(self, stage: str) -> bool:
-        """Whether a stage was completed and its files are unchanged.
+        """Return whether a stage of the study (such as its search) was completed.
+
+        The files of a completed stage must be unchanged.
 
         Raises:
             UserError: A file of the completed stage is missing or was changed.
@@ -230,7 +235,7 @@ class RunDirectory:
         flops: float | None = None,
         memory_mb: float | None = None,
     ) -> None:
-        """Record in the manifest that a stage was completed.
+        """Record in manifest.json that a stage of the study was completed.
 
         Args:
             stage: Name of the stage.
@@ -252,7 +257,11 @@ class RunDirectory:
         self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
 
     def sort_stages(self, order: Sequence[str]) -> None:
-        """The manifest's entries of these stages in this order, at their places: several processes end them in any."""
+        """Sort the manifest's entries of the given stages into the given order.
+
+        Other entries keep their places. It is needed because processes that compute stages at the same time
+        end them in any order.
+        """
         old = self.manifest()
         sorted_names = iter([name for name in order if name in old.stages])
         names = [next(sorted_names) if name in order else name for name in old.stages]
@@ -262,12 +271,13 @@ class RunDirectory:
     def stage(
         self, name: str, files: Sequence[str] = (), counted: Callable[[], float] | None = None
     ) -> Iterator[None]:
-        """Time a stage; mark it done and log it at the end of the `with` block, unless an error occurs.
+        """Time a stage of the study, and record it as completed when the `with` block ends without an error.
 
         Args:
             name: Name of the stage.
             files: Files that it writes, as paths inside the run.
-            counted: Function that returns a running count of FLOPs; its increase is recorded.
+            counted: Function that returns the number of FLOPs so far; its increase during the stage is
+                recorded.
         """
         self.log("begin", {"stage": name})
         reset_peak_memory()
@@ -278,9 +288,9 @@ class RunDirectory:
         self.log("done", {"stage": name, "seconds": round(seconds, 3)})
 
     def note_times(self, times: TimingsFile) -> None:
-        """Add times to timings.json; entries of the same name are replaced.
+        """Add wall-clock times to the run's timings.json; entries of the same name are replaced.
 
-        The manifest has no hash of this file.
+        The manifest records no hash of this file, so it may change after a stage is completed.
         """
         old = read_timings(self.path)
         searches, conditions = {**old.searches, **times.searches}, {**old.conditions, **times.conditions}
@@ -290,7 +300,7 @@ class RunDirectory:
         write_run_file(self.file("timings.json"), merged)
 
     def count_test_read(self) -> int:
-        """Count one reading of a test split in the manifest, and return the number of readings so far."""
+        """Record in manifest.json that a test split was read once more; return the number of times so far."""
         old = self.manifest()
         self._save(old.model_copy(update={"test_reads": old.test_reads + 1}))
         self.log("test split read", {"count": old.test_reads + 1})
@@ -465,7 +475,7 @@ def _last_byte(path: Path) -> bytes:
 
 
 def peak_memory_mb() -> float:
-    """Largest memory of the process in MB since the last reset, or since its start if there is no reset."""
+    """Return the peak memory of this process in MB, since the last `reset_peak_memory` or since its start."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1e3, 1)
@@ -474,9 +484,10 @@ def peak_memory_mb() -> float:
 
 
 def reset_peak_memory() -> None:
-    """Reset Linux's peak-memory counter (proc(5): clear_refs, 5).
+    """Reset the peak memory that Linux reports for this process, to measure it from now on.
 
-    Freed memory is returned to the system first, if the allocator can.
+    Memory that was freed is first returned to the system, if the allocator can do so. On other systems
+    nothing happens. (Linux: write 5 to /proc/self/clear_refs.)
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

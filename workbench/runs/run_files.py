@@ -21,23 +21,23 @@ FileKind = TypeVar("FileKind", bound=RunFile)
 
 
 def write_run_file(path: str | Path, file: RunFile) -> None:
-    """Write the model of a run's JSON file to disk, atomically."""
+    """Write the contents of one of a run's JSON files, given as a pydantic model, to disk atomically."""
     write_json(path, file.to_json())
 
 
 def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
-    """Read a JSON file of a run into its model.
+    """Read a JSON file of a run into the pydantic model of that file.
 
     Args:
         path: The file.
-        kind: Its model, such as `ComparisonFile`.
+        kind: The pydantic model, such as `ComparisonFile`.
 
     Returns:
         The file, migrated to this version's schema.
 
     Raises:
         UserError: The file is missing, damaged, of an unknown schema version (the message names the workbench
-            version that reads it), or out of shape (it names the field).
+            version that reads it), or has a wrong field (the message names it).
 
     Example:
         >>> read_run_file("runs/demo-001/comparison.json", ComparisonFile).persona
@@ -53,13 +53,13 @@ def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
 def salvage_run_file(
     path: str | Path, kind: type[FileKind], limit: int = 256 * MEBIBYTE
 ) -> tuple[FileKind, dict[str, str]]:
-    """Read a JSON file of a run, but leave out optional fields that do not fit.
+    """Read a JSON file of a run into its pydantic model, but leave out optional fields with wrong values.
 
-    Halves of surrogate pairs are kept; pages show their code points.
+    Texts may contain lone halves of surrogate pairs.
 
     Args:
         path: The file.
-        kind: Its model, such as `ComparisonFile`.
+        kind: The pydantic model, such as `ComparisonFile`.
         limit: Largest size in bytes.
 
     Returns:
@@ -74,7 +74,7 @@ def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE, whole: bool = True
     Args:
         path: The file.
         limit: Largest size in bytes.
-        whole: Whether halves of surrogate pairs are refused.
+        whole: Whether text with a lone half of a surrogate pair is refused.
 
     Raises:
         UserError: The file cannot be read, is not JSON, or is of an unknown schema version.
@@ -92,7 +92,7 @@ def write_table(path: str | Path, frame: pd.DataFrame, kind: type[TableRow]) -> 
     Args:
         path: The file.
         frame: The table.
-        kind: Model of its rows.
+        kind: Pydantic model of a row, whose fields are the columns.
 
     Raises:
         ValueError: The columns are not those of `kind`, or the first row does not fit.
@@ -106,11 +106,11 @@ def write_table(path: str | Path, frame: pd.DataFrame, kind: type[TableRow]) -> 
 
 
 def read_table(path: str | Path, kind: type[TableRow]) -> pd.DataFrame:
-    """Read a table of a run; columns that were renamed since get their new names.
+    """Read a table of a run. Columns that an older version named otherwise get their present names.
 
     Args:
         path: The Parquet file.
-        kind: Model of its rows.
+        kind: Pydantic model of a row, whose fields are the columns.
 
     Raises:
         UserError: The file cannot be read, or lacks a required column.
@@ -128,9 +128,9 @@ def read_table(path: str | Path, kind: type[TableRow]) -> pd.DataFrame:
 
 
 def read_timings(directory: Path) -> TimingsFile:
-    """Read timings.json of a run; an empty one if it is missing or damaged.
+    """Read a run's timings.json; return an empty `TimingsFile` if it is missing or damaged.
 
-    Only tables of times depend on this file.
+    The file is used only to show times.
     """
     try:
         return salvage_run_file(directory / "timings.json", TimingsFile)[0]

@@ -38,12 +38,12 @@ COMPARED = 4096
 
 @dataclass(frozen=True)
 class SpliceEvaluation:
-    """Cross-entropy of a text when a site's activations are replaced, in nats per token.
+    """Cross-entropy of a text (nats per token) with a site's activations unchanged and replaced.
 
     Attributes:
-        clean: With unchanged activations.
-        spliced: With the SAE's reconstruction of the activations.
-        ablated: With the mean activation at every token.
+        clean: Cross-entropy with unchanged activations.
+        spliced: Cross-entropy with the activations replaced by the SAE's reconstruction.
+        ablated: Cross-entropy with the activations replaced by their mean over tokens.
     """
 
     clean: float
@@ -117,7 +117,7 @@ def check_sae(
 def own_text(model: Any, n: int = 16, length: int = 32, seed: int = 0) -> list[list[int]]:
     """Let the model write text at temperature 1, as token sequences.
 
-    The cost is not counted in the model's meter.
+    The computation is not added to the counters of the model's cost (`Meter`).
 
     Args:
         model: A loaded model or its runner.
@@ -143,7 +143,7 @@ def splice(
 ) -> SpliceEvaluation:
     """Measure the cross-entropy of text with a site's activations replaced by their reconstruction.
 
-    Position 0 is left unchanged.
+    The activation at the first token of each sequence is not replaced.
 
     Args:
         sae: The SAE.

@@ -19,7 +19,8 @@ class SaeCheck:
 
     Attributes:
         explained_variance: At the SAE's layer; 1 is perfect, below 0 is worse than the mean activation.
-        by_layer: Explained variance at the SAE's layer and its neighbours, on at most COMPARED tokens.
+        by_layer: Explained variance at the SAE's layer and the layers before and after it, on a part of the
+            tokens.
         l0: Mean number of active latents per token.
         density: For each latent, the fraction of tokens on which it is active.
         tokens: Number of tokens read.

@@ -40,8 +40,8 @@ def load_sae(
     gives a Python warning.
 
     Args:
-        name: "organism" (the SAE of the embedded model), a key of PRESETS, "release/id" of SAELens, or a
-            directory that SAELens wrote.
+        name: "release/id" of SAELens, a directory that SAELens wrote, a short name (a key of PRESETS), or
+            "organism" (the SAE of the package's own model).
         model: Model whose width, layer and hook must fit the SAE. None: no check.
         site: Site that the SAE reads; needed only if its file does not name a hook.
         device: Device of the weights. None: the model's device, or the CPU without a model.

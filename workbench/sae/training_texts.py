@@ -22,8 +22,8 @@ from workbench.text_forms import join_surrogates, require_whole_text, unify_line
 def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
     """Read the texts of a file, in order.
 
-    A .jsonl, .json (a list) or .csv file gives one text per row, any other file one per line. A row that is
-    an object gives its field `text`, or all its text fields joined (so that contrast files can be used too).
+    A .jsonl, .json (a list) or .csv file gives one text per row, any other file one per line. Of a row that
+    is an object, the field `text` is the text; without that field, all its text fields are joined.
 
     Args:
         path: The file.
@@ -47,8 +47,8 @@ def context_texts(
 ) -> list[tuple[int, ...]]:
     """Make token sequences like those that the model reads in a study.
 
-    Each is a question in its chat template, bare or with a system text drawn by seed, followed by one of its
-    two answers.
+    Each sequence is a question in the chat template, followed by one of its two answers. It has no system
+    text or one that is drawn at random from the persona's.
 
     Args:
         model: A loaded model or its runner.

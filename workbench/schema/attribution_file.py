@@ -11,7 +11,7 @@ from workbench.schema.run_file import Entry, Number, RunFile, TableRow
 
 
 class MeanEntry(Entry):
-    """A mean with its interval from `low` to `high`."""
+    """A mean over contexts (questions), with its confidence interval from `low` to `high`."""
 
     mean: Number = None
     low: Number = None
@@ -19,12 +19,12 @@ class MeanEntry(Entry):
 
 
 class TargetEntry(Entry):
-    """A quantity whose change by each prompt token is measured, which is one column of the token ledger.
+    """A quantity on which the effect of each prompt token is measured: the answer, a direction or a latent.
 
     Attributes:
-        name: Name of the target.
+        name: Name of the quantity.
         kind: "answer", "direction", "latent" or "objective".
-        site: Hook name of the site where the target is read; None for the answer.
+        site: Name of the hook at which it is read; None for the answer.
     """
 
     name: str
@@ -33,7 +33,7 @@ class TargetEntry(Entry):
 
 
 class TotalEntry(Entry):
-    """Effect of the whole prompt on a target, relative to the question without prompt.
+    """Effect of the whole prompt on a target (the answer, a direction or a latent), relative to no prompt.
 
     Attributes:
         target: Name of the target.
@@ -75,8 +75,9 @@ class TokenPairEntry(Entry):
 class MediationEntry(Entry):
     """How much of a prompt's effect on the answer goes through one mediator, in log-odds.
 
-    A mediator is a direction or a latent, for example. The fields are those of
-    `workbench.attribution.MediationResult`; `*_low` and `*_high` are the ends of the intervals.
+    A mediator is a direction or a set of latents. `total` is the whole effect, `mediated` the part through
+    the mediator and `direct` the rest; `*_low` and `*_high` are the ends of their intervals. The other fields
+    are explained in `workbench.attribution.MediationResult`.
     """
 
     target: str
@@ -116,15 +117,15 @@ class PatchedNodeEntry(Entry):
 
 
 class CircuitNodeEntry(Entry):
-    """An attention head or MLP of the circuit.
+    """An attention head or MLP of a circuit, at one place in the text.
 
     Attributes:
         id: Id of the node, to which edges refer.
         name: Name of the head or MLP.
         layer: Block index, from 0.
         head: Index of the head; None for an MLP.
-        place: Index of the prompt's token; -2 for the question, -1 for the decision token (the last one
-            before the answer).
+        place: Index of the prompt token at which it is; -2 if it is in the question, -1 at the decision token
+            (the last one before the answer).
         estimate: Estimated effect on the answer's log-odds.
         exact: Exact effect on the answer's log-odds.
     """
@@ -139,9 +140,10 @@ class CircuitNodeEntry(Entry):
 
 
 class CircuitEdgeEntry(Entry):
-    """An edge of the circuit, from `source` to `target`.
+    """An edge of the circuit: how much of the prompt's effect goes from component `source` to `target`.
 
-    The fields are those of `workbench.attribution.circuit.CircuitEdge`.
+    `effect` is the change when the edge is cut, `share` its fraction of the whole effect. All fields are
+    explained in `workbench.attribution.circuit.CircuitEdge`.
     """
 
     source: str
@@ -153,13 +155,13 @@ class CircuitEdgeEntry(Entry):
 
 
 class CircuitEndEntry(Entry):
-    """A direction, a latent or the answer at the end of the circuit.
+    """A quantity that a circuit's heads and MLPs change: a direction, a latent or the answer.
 
     Attributes:
-        id: Id of the end, to which edges refer.
+        id: Id of the quantity, to which edges refer.
         name: Its name.
         kind: What it is, such as "direction", "latent" or "answer".
-        change: Its change by the prompt.
+        change: Its change by the prompt, relative to neutral prompts.
     """
 
     id: str
@@ -189,10 +191,11 @@ class FaithfulnessEntry(Entry):
 
 
 class CircuitEntry(Entry):
-    """The circuit between a prompt's tokens and the answer; the key `circuit` of attribution.json.
+    """The circuit (heads, MLPs and edges) through which a prompt's tokens change the answer.
 
-    The fields are those of `workbench.attribution.circuit.Circuit`; `attention` has the weights of each head
-    by its node id.
+    It is the key `circuit` of attribution.json. `proof` is the evaluation of its faithfulness; `attention`
+    has the attention weights of each head, by the id of its node. The other fields are explained in
+    `workbench.attribution.circuit.Circuit`.
     """
 
     tokens: list[str]
@@ -207,10 +210,10 @@ class CircuitEntry(Entry):
 
 
 class DoseEntry(Entry):
-    """One point of a dose-response curve (of the prompt or of steering).
+    """One point of a dose-response curve: the answer's change for a part of the prompt or for steering.
 
-    The fields are those of `workbench.attribution.DoseResponse`; `low` and `high` are the interval of
-    `answer`.
+    `moved` is the change of the projection on the direction, `answer` that of the answer's log-odds with the
+    interval from `low` to `high`. The other fields are explained in `workbench.attribution.DoseResponse`.
     """
 
     kind: str
@@ -222,10 +225,11 @@ class DoseEntry(Entry):
 
 
 class MovedLatentEntry(Entry):
-    """Change of one latent's activation by the prompt.
+    """Change of one SAE latent's activation by the prompt, at the last token before the answer.
 
-    The fields are those of `workbench.attribution.side_effects.MovedLatent`; `low` and `high` are the
-    interval of `change`.
+    `before` is the activation without a prompt, `change` its change with the interval from `low` to `high`,
+    and `manual` the change by a prompt written by hand. `size` is the length of the change in the residual
+    stream.
     """
 
     latent: int
@@ -238,10 +242,10 @@ class MovedLatentEntry(Entry):
 
 
 class SideEffectsEntry(Entry):
-    """SAE latents whose activation the prompt changes, inside and outside the objective.
+    """SAE latents whose activation the prompt changes: those it was optimized for, and others.
 
-    It is the key `side_effects` of attribution.json; the fields are those of
-    `workbench.attribution.SideEffects`.
+    It is the key `side_effects` of attribution.json. `inside` has the latents of the search's objective,
+    `beside` the others. The other fields are explained in `workbench.attribution.SideEffects`.
     """
 
     site: str = ""
@@ -255,19 +259,19 @@ class SideEffectsEntry(Entry):
 
 
 class AttributionFile(RunFile):
-    """The file attribution.json: every result of the attribution except the cells of the token ledger.
+    """The file attribution.json: how a prompt has its effect on the answer, by tokens and by model parts.
 
-    The token ledger is the table of each prompt token's effect on each target (the answer, directions,
-    latents).
+    Targets are the quantities on which effects are measured: the answer, directions and latents. The effects
+    of the single tokens on each target are in attribution.parquet.
 
     Attributes:
         search: Name of the search whose prompt is attributed; "" for another prompt.
         prompt: Text of the prompt.
         prompt_ids: Its token ids.
         tokens: Text of each token.
-        n_contexts: Number of contexts.
+        n_contexts: Number of contexts (questions in the chat template).
         n_groups: Number of question groups among them.
-        targets: Targets of the ledger.
+        targets: The targets.
         estimators: Names of the methods that estimate the tokens' effects.
         rank_correlation: Estimator -> target -> rank correlation of its effects with exact removal, over
             tokens.
@@ -308,7 +312,10 @@ class AttributionFile(RunFile):
 
 
 class AttributionRow(TableRow):
-    """One row of attribution.parquet: the effect of one token on one target by one estimator.
+    """One row of attribution.parquet: the effect of one prompt token on one target.
+
+    A target is the answer, a direction, a latent or an objective. An estimator is a method that estimates the
+    effect, such as removal of the token.
 
     Attributes:
         position: Position of the token in the prompt.

@@ -12,7 +12,7 @@ Weighted = list[tuple[str, Number]]
 
 
 class FiringEntry(Entry):
-    """A text in which a latent is active.
+    """A window of a text in which an SAE latent is active, around its highest activation (the peak).
 
     Attributes:
         activation: Activation at the peak.
@@ -30,7 +30,8 @@ class FiringEntry(Entry):
 class CardEntry(Entry):
     """Card of one SAE latent: how often it is active, in which texts, and which tokens it promotes.
 
-    The fields are those of `workbench.latents.LatentCard`.
+    `promotes` and `suppresses` are the tokens whose logits it raises and lowers; `directions` and `latents`
+    are the nearest ones, with cosines. All fields are explained in `workbench.latents.LatentCard`.
     """
 
     latent: int
@@ -49,7 +50,7 @@ class CardEntry(Entry):
 
 
 class CardsFile(RunFile):
-    """The file cards.json: the cards of a study's latents.
+    """The file cards.json: descriptions (cards) of the SAE latents that a study uses.
 
     Attributes:
         sae: Name of the SAE.
@@ -65,7 +66,7 @@ class CardsFile(RunFile):
 
 
 class CardRow(TableRow):
-    """One row of cards.parquet: activity of one latent on the corpus.
+    """One row of cards.parquet: on how many tokens of a corpus an SAE latent is active, and how strongly.
 
     Attributes:
         latent: Index of the latent.
@@ -74,7 +75,7 @@ class CardRow(TableRow):
         edges: Edges of the histogram of its activations.
         counts: Counts of that histogram.
         examples: Texts in which the latent is most active.
-        key: Hash of model, SAE, latents and corpus.
+        key: Hash of model, SAE, latents and corpus; if it differs, the table is computed again.
     """
 
     latent: int

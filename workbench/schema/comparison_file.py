@@ -38,20 +38,24 @@ class DifferenceEntry(Entry):
 
     @property
     def corrected_p(self) -> float | None:
-        """Corrected p-value of the log-odds difference; that of the rate difference if it is missing."""
+        """P-value of the difference in log-odds after correction for several tests.
+
+        It is that of the difference in rates if the log-odds have none.
+        """
         return self.log_odds_p_adjusted if self.log_odds_p_adjusted is not None else self.p_adjusted
 
 
 class CostEntry(Entry):
-    """Cost of a search or a condition.
+    """Cost of a search, or of finding a condition's prompt.
 
     Attributes:
         token_layers: Tokens times blocks, forward and backward together.
         token_layers_backward: The backward part of `token_layers`.
         flops: Floating point operations.
-        model_calls: Cost in passes over one context with its prompt.
-        seconds: null, since times are in timings.json; runs made before that have them here.
-        token_layers_repeated: What a resumed search ran a second time, not included in `token_layers`.
+        model_calls: `token_layers` divided by those of one pass over one question with its prompt.
+        seconds: null, because times are in timings.json; in older runs the wall-clock seconds.
+        token_layers_repeated: Token-layers that a resumed search ran a second time, which `token_layers` does
+            not contain.
     """
 
     token_layers: Number = None
@@ -63,11 +67,11 @@ class CostEntry(Entry):
 
 
 class ConditionEntry(Entry):
-    """All figures of one condition (a prompt, or none) on the test questions.
+    """All figures of one condition (a prompt, no prompt, steering or a control) on the test questions.
 
     Attributes:
         name: Name of the condition.
-        kind: Kind of the condition.
+        kind: Kind of the condition, such as "none", "manual" or "resga".
         method: Search method that found the prompt.
         prompt: Text of the prompt; null without one.
         rate: Fraction of test questions with the matching answer (the one that shows the persona).
@@ -78,16 +82,16 @@ class ConditionEntry(Entry):
         log_odds_ci: Interval of `log_odds`.
         letter_a_share: Fraction of contexts in which the first option is chosen; null for text answers.
         orders_agree: Fraction of items answered alike in both option orders.
-        neutral_p: p-value of the equivalence test of `rate` with 0.5.
+        neutral_p: P-value of a test that `rate` is close to 0.5 (equivalence test).
         n: Number of answers.
         groups: Number of question groups.
         fluency: Cross-entropy of the prompt, nats per token (lower is more fluent).
         prompt_tokens: Length of the prompt in tokens.
         judge_cross_entropy: Cross-entropy of the prompt under the second model, nats per token.
-        search_rate: Rate on the search split.
-        selection_rate: Rate on the selection split.
+        search_rate: Rate on the questions that the search used.
+        selection_rate: Rate on the questions on which the prompt was chosen.
         differences: Paired differences to other conditions.
-        collateral: Off-target measures by name.
+        collateral: Measures of side effects, by name.
         cost: Cost of finding the prompt.
     """
 
@@ -144,12 +148,13 @@ class ComparisonFile(RunFile):
         metric: How questions are answered: by option letter (`letters`) or by the answer's text (`text`).
         slot: Place in the chat where prompts were put, such as `system`.
         seed: Seed of the study.
-        split: The split that was read.
+        split: The split whose questions were asked.
         splits: All splits of the study.
         baseline: Name of the condition without a prompt.
-        neutral: Name of the mean over the neutral sentences, to which every condition has a difference.
-        judge: Second model, which judged the prompts' cross-entropy.
-        primary: Names of the conditions over which p-values are corrected.
+        neutral: Name of the condition that is the mean over neutral sentences (prompts without a topic);
+            every other condition has its difference to it.
+        judge: Name of a second model, under which the prompts' cross-entropy was measured.
+        primary: Names of the conditions whose p-values are corrected together.
         warnings: Warnings, one line each.
         conditions: Figures of each condition.
     """
@@ -206,7 +211,7 @@ class QuestionRow(TableRow):
     """One row of questions.parquet: the text of a question.
 
     Attributes:
-        measure: Off-target measure that uses the question; "" for the test questions.
+        measure: Measure of side effects that uses the question; "" for the test questions.
         item: Id of the question.
         group: Its question group.
         question: Text of the question.
@@ -227,7 +232,7 @@ class EvaluationRow(TableRow):
 
     Attributes:
         condition: Name of the condition.
-        kind: Kind of the condition.
+        kind: Kind of the condition, such as "none", "manual" or "resga".
         item: Id of the question.
         group: Its question group.
         matching_first: Whether the matching answer (the one that shows the persona) was shown first.

@@ -8,28 +8,31 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 
 class LayerEntry(Entry):
-    """One layer and method of the scan for a direction.
+    """Quality of the direction that one method fits at one layer, when the best direction is looked for.
+
+    The reading of a text is the projection of its activation on the direction.
 
     Attributes:
         layer: Block index, from 0.
         method: Name of the method.
         fitted_at: Token position whose activations the direction was fitted to.
-        predicts: Rank correlation of the direction's readings with the effects of prompts.
+        predicts: Rank correlation, over prompts, of the change of the reading with the change of the answer.
         predicts_low: Lower end of its interval.
         predicts_high: Upper end of its interval.
         auc: How well the direction separates the two answers (AUC).
-        auc_choice: How well it separates the model's two choices (AUC).
+        auc_choice: How well it separates texts by which answer the model chose (AUC).
         norm: Norm of the direction, in units of the residual stream.
-        angle_low: Lower end of the angle to bootstrap replicates, degrees.
-        angle_high: Upper end of that angle, degrees.
+        angle_low: Lower end of the range of angles between the direction and its bootstrap replicates,
+            degrees.
+        angle_high: Upper end of that range, degrees.
         split_cosine: Cosine between the directions fitted to two random halves of the question groups.
         letter_cosine: Cosine with the direction of the option letter, a confound.
-        length_correlation: Spearman correlation of the readings with the number of tokens.
-        p_association: One-sided p-value of the rank correlation of readings and effects under permuted
-            effects; corrected for the number of sites.
-        p_labels: One-sided p-value of their covariance when the signs of the question groups are drawn at
-            random; corrected for the number of sites.
-        passes: Whether the site met every requirement.
+        length_correlation: Spearman correlation of the readings with the number of tokens, a confound.
+        p_association: One-sided p-value of `predicts`, by permuting the effects of the prompts; corrected for
+            the number of sites.
+        p_labels: One-sided p-value of the covariance of readings and effects, by random signs of the question
+            groups; corrected for the number of sites.
+        passes: Whether the direction passed every test.
     """
 
     layer: int
@@ -57,7 +60,7 @@ class PromptEffectEntry(Entry):
     Attributes:
         text: The text.
         effect: Its effect on the answer's log-odds, nats.
-        reading: Reading of the direction under the text.
+        reading: Change of the projection on the direction under the text.
     """
 
     text: str
@@ -66,20 +69,21 @@ class PromptEffectEntry(Entry):
 
 
 class DirectionFile(RunFile):
-    """The file direction.json: the chosen direction and how it was chosen.
+    """The file direction.json: the direction that represents the persona, and how it was chosen.
 
     Attributes:
-        site: Hook name of the direction's site.
+        site: Name of the hook at which the direction is read.
         position: Token position at which it is read.
         method: Method that fitted it.
         norm: Its norm, in units of the residual stream.
         auc: How well it separates the two answers (AUC).
-        predicts: Rank correlation of its readings with the effects of prompts.
-        source: Where the direction comes from.
-        shown: Whether any site passed all tests; None if it was not tested.
+        predicts: Rank correlation, over prompts, of the change of the projection on it with the change of the
+            answer.
+        source: How the direction was made, in words.
+        shown: Whether the direction of any site passed all tests; None if there were no tests.
         verdict: The result in words.
         table: One entry per layer and method.
-        effects: The prompts with their effects and readings.
+        effects: The prompts with which directions were tested, and their effects.
     """
 
     site: str = ""

@@ -8,11 +8,11 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 
 class LatentEntry(Entry):
-    """One latent that represents the persona.
+    """An SAE latent that is more or less active if the model shows the persona.
 
-    The fields are those of `workbench.latents.RankedLatent`: density is a fraction of tokens, decision_share
-    a fraction of the rows of the ranking, and top has (activation, text) of the contexts in which the latent
-    is most active.
+    `weight` is the difference of its mean activation, `density` the fraction of tokens on which it is active,
+    and `top` has (activation, text) for the texts in which it is most active. All fields are explained in
+    `workbench.latents.RankedLatent`.
     """
 
     latent: int
@@ -30,7 +30,8 @@ class LatentEntry(Entry):
 class SaeCheckEntry(Entry):
     """How well the SAE reconstructs the model's activations on its own text.
 
-    The fields are those of `workbench.sae.SaeCheck`.
+    `by_layer` is the explained variance at the SAE's layer and its neighbours; `l0` is the mean number of
+    active latents. All fields are explained in `workbench.sae.SaeCheck`.
     """
 
     explained_variance: Number = None
@@ -47,8 +48,10 @@ class LatentsFile(RunFile):
         persona: Name of the persona.
         sae: Name of the SAE.
         site: Site of the SAE.
-        labels: How contexts were labelled for the ranking: "choice_within", "choice" or "answer".
-        rule: Rule by which the latents were selected, such as "percentile".
+        labels: Which texts were compared: by the model's choice between the two answers, within questions
+            ("choice_within") or over all ("choice"); or by the answer with which they end ("answer").
+        rule: Rule by which latents were selected: "effect" (largest effect sizes) or "percentile" (the
+            paper's).
         check: How well the SAE reconstructs the activations; None if it was not measured.
         latents: The latents.
     """

@@ -10,15 +10,15 @@ from workbench.schema.run_file import Entry, RunFile
 
 
 class StageRecord(Entry):
-    """Record of a completed stage.
+    """Record of a completed stage of a study, such as its search.
 
     Attributes:
         seconds: Wall-clock time.
         finished: When it ended (UTC).
         peak_memory_mb: Peak memory of the process until then, MB, with everything that ran in the process.
         flops: The model's FLOPs as counted by its runner.
-        files: File -> sha256 of the files that the stage wrote.
-        versions: Versions of the packages and of the code that ran it.
+        files: Hash (sha256) of each file that the stage wrote, by the file's name.
+        versions: Versions of the packages and of the code with which the stage was computed.
     """
 
     seconds: float = Field(ge=0)
@@ -30,7 +30,7 @@ class StageRecord(Entry):
 
 
 class RunManifest(RunFile):
-    """Settings, versions and progress of a run.
+    """The file manifest.json: versions, seeds, hashes and completed stages of a run.
 
     Unknown keys are errors, because the manifest is read in order to be written again.
 
@@ -41,9 +41,10 @@ class RunManifest(RunFile):
         device: Device of the run.
         seeds: Seeds by name.
         hashes: Hashes of the model and the data.
-        notes: Values that were resolved once, such as batch sizes.
+        notes: Values that were chosen during the run and are used again if it is resumed, such as batch
+            sizes.
         stages: Completed stages by name.
-        test_reads: How often a test split was read.
+        test_reads: How many times questions of the test split were used.
     """
 
     unknown_keys: ClassVar[Literal["ignore", "forbid"]] = "forbid"

@@ -8,11 +8,11 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 
 class ProgressEntry(Entry):
-    """A prompt on the frontier of the running search.
+    """A prompt on the running search's frontier (prompts that no other one beats in objective and fluency).
 
     Attributes:
         text: The prompt.
-        objective: Its objective.
+        objective: Value of the maximised objective.
         fluency: Its cross-entropy, nats per token (lower is more fluent).
     """
 

@@ -28,13 +28,13 @@ Ends = tuple[Number, Number]
 
 
 class Entry(BaseModel):
-    """Base class of the parts of a file: immutable, without unknown fields."""
+    """Base class of records inside a run's JSON files and tables: immutable, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RunFile(Entry):
-    """Base class of the JSON files of a run directory.
+    """Base class of the pydantic models of a run directory's JSON files.
 
     Example:
         >>> FrontierFile(searches={}).to_json()
@@ -52,19 +52,19 @@ class RunFile(Entry):
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Self:
-        """Make the model from the content of a file of this version.
+        """Make the pydantic model from the content of a JSON file that has the present schema version.
 
         Args:
             entry: The content, as read from JSON.
 
         Raises:
-            ValidationError: A field is missing or does not fit (pydantic's error).
+            ValidationError: A field is missing or has a wrong value (pydantic's error).
         """
         return cls.model_validate(entry, extra=cls.unknown_keys)
 
     @classmethod
     def salvaged(cls, entry: dict[str, Any]) -> tuple[Self, dict[str, str]]:
-        """Make the model from a file's content, but leave out optional fields that do not fit.
+        """Make the pydantic model from a JSON file's content, without optional fields that have wrong values.
 
         Args:
             entry: The content, as read from JSON.
@@ -73,7 +73,7 @@ class RunFile(Entry):
             The file, and the place and reason for each field that was left out.
 
         Raises:
-            ValidationError: A required field does not fit.
+            ValidationError: A required field is missing or has a wrong value.
         """
         lost: dict[str, str] = {}
         while True:
@@ -93,12 +93,12 @@ class TableRow(Entry):
 
     @classmethod
     def needed(cls) -> list[str]:
-        """Return the names of the columns that a reader needs."""
+        """Return the names of the required columns, without which the table cannot be read."""
         return [name for name, field in cls.model_fields.items() if field.is_required()]
 
     @classmethod
     def check_columns(cls, columns: Iterable[str]) -> None:
-        """Raise ValueError if a writer's columns are not exactly those of the model."""
+        """Raise ValueError if the columns of a table to be written are not exactly the fields of this class."""
         found, expected = list(columns), list(cls.model_fields)
         if set(found) != set(expected):
             raise ValueError(f"expected the columns {', '.join(expected)}, found {', '.join(found)}")

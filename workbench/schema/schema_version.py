@@ -33,12 +33,12 @@ class OtherSchemaError(UserError):
 
 
 def migrated(name: str, entry: Any, where: str, writer: str | None = None) -> dict[str, Any]:
-    """Migrate the content of a file to this version's schema.
+    """Convert the content of a run's JSON file to the present schema version.
 
     Args:
         name: The file's name in the run directory, such as "comparison.json".
         entry: Its content as read from JSON.
-        where: Its path, for the error.
+        where: Path of the file, for the error message.
         writer: Version of the workbench that wrote the run, if the manifest says so.
 
     Returns:

@@ -11,12 +11,12 @@ from workbench.schema.run_file import Entry, Number, RunFile, TableRow
 
 
 class CandidateEntry(Entry):
-    """A prompt that the search kept.
+    """A prompt that a search returned.
 
     Attributes:
         ids: Token ids.
         text: The prompt.
-        objective: The maximised objective.
+        objective: Value of the objective that the search maximises.
         fluency: Mean cross-entropy, nats per token (lower is more fluent).
         selection_rate: Rate of matching answers (those that show the persona) on the selection split.
         selection_log_odds: Mean log-odds of the matching answer on the selection split, nats.
@@ -61,7 +61,7 @@ class SearchFile(RunFile):
 
 
 class FrontierFile(RunFile):
-    """The file search/frontier.json: all searches by name, with figures on the selection split."""
+    """The file search/frontier.json: the prompts found by each search, with rates on selection questions."""
 
     searches: dict[str, SearchFile]
 
@@ -75,11 +75,11 @@ class SearchStepRow(TableRow):
         forward: Token-layers run forward so far.
         backward: Token-layers run backward so far.
         flops: Floating point operations so far.
-        candidates: Children scored so far.
-        best_objective: Objective of the archive's strongest prompt.
+        candidates: Number of candidate prompts scored so far.
+        best_objective: Objective of the strongest prompt found so far.
         best_cross_entropy: Cross-entropy of that prompt, nats per token.
-        population: Number of distinct prompts in the population.
-        frontier: Number of prompts on the frontier.
+        population: Number of different prompts from which the next step makes candidates.
+        frontier: Number of prompts on the frontier (those that no other one beats in objective and fluency).
     """
 
     step: int = 0
@@ -95,6 +95,6 @@ class SearchStepRow(TableRow):
 
 
 class HistoryRow(SearchStepRow):
-    """One row of search/history.parquet: a step of the search with the name `search`."""
+    """One row of search/history.parquet: the state of the search named `search` after one step."""
 
     search: str

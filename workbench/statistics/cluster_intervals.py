@@ -54,7 +54,7 @@ class Interval:
 
     @property
     def few(self) -> bool:
-        """Whether there are fewer than FEW_GROUPS clusters, so that the interval is only a rough guide."""
+        """Whether there are so few clusters (fewer than FEW_GROUPS) that the interval is only a rough guide."""
         return self.groups < FEW_GROUPS
 
     def ends(self) -> tuple[float | None, float | None]:
@@ -150,12 +150,12 @@ def rate_interval(
 
 
 def effective_values(m: ClusterMoments) -> float:
-    """Return how many independent 0/1 values would estimate the rate with the same standard error.
+    """Return how many independent 0/1 values would give a rate the standard error of the clustered values.
 
     The result is between 1 and n; if all values are equal, it is the number of clusters.
 
     Args:
-        m: Mean and standard error of the clustered values.
+        m: Mean (the rate) and standard error of the clustered 0/1 values.
     """
     if m.mean in (0.0, 1.0):
         return float(m.groups)

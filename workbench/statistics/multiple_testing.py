@@ -16,9 +16,9 @@ from workbench.errors import UserError
 
 
 def groups_needed(tests: int, alpha: float = 0.05) -> int:
-    """Return the fewest clusters with which Holm-corrected sign-flip tests can reach significance.
+    """Return the fewest clusters with which sign-flip tests can be significant after Holm's correction.
 
-    With fewer, even the clearest effect cannot pass at level alpha.
+    With fewer clusters, even the smallest p value that such a test can give is above alpha.
 
     Args:
         tests: Number of tests that are corrected together.

@@ -26,9 +26,10 @@ PATTERN_VALUES = 8_000_000
 
 
 def sign_flip_p(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], seed: int = 0) -> float:
-    """Compute the two-sided p value for mean zero of clustered values, by sign flips of whole clusters.
+    """Test whether the mean of clustered values is zero, by flipping the signs of whole clusters.
 
-    It is exact up to EXACT_GROUPS clusters, and sampled above.
+    The result is the two-sided p value. With up to 16 clusters (EXACT_GROUPS) all sign patterns are counted,
+    with more a random sample of them.
 
     Args:
         values: Finite numbers.

@@ -27,10 +27,10 @@ MAX_FAILED = 8
 
 
 class LiveTable:
-    """Shows the state of a sweep while it runs; used as a context manager.
+    """Context manager that shows the progress of a sweep (a set of studies) while its studies run.
 
-    `labels` gives the name of each study by its key, and `already` has the outcomes that are known at the
-    start.
+    `labels` has the displayed name of each study, by the hash of its settings (key). `already` has the
+    results of studies that were finished before.
     """
 
     def __init__(self, labels: Mapping[str, str], already: Sequence[StudyOutcome]) -> None:
@@ -55,10 +55,10 @@ class LiveTable:
             self._live.stop()
 
     def stage(self, key: str, stage: str, share: float) -> None:
-        """Record the stage of a running study.
+        """Record which stage of a running study is computed, and show it.
 
         Args:
-            key: Key of the study.
+            key: Key of the study, a hash of its settings.
             stage: Name of the stage.
             share: Fraction of the stage that is done, 0 to 1.
         """
@@ -67,7 +67,7 @@ class LiveTable:
             self._draw()
 
     def ended(self, outcome: StudyOutcome) -> None:
-        """Record that a study is done, has failed, or is left to another process."""
+        """Record that a study ended, and show it: done, failed, or busy because another process runs it."""
         self._running.pop(outcome.key, None)
         self._ended[outcome.key] = outcome
         self._fresh += 1

@@ -62,7 +62,10 @@ for _ in range(20):
 
 
 class RayWatchdog:
-    """Ensures that Ray's processes started inside `marking()` end with this process, or at `close()`."""
+    """Kills Ray's processes when this process ends, even if it crashes, or when `close` is called.
+
+    It kills those that were started inside a `marking()` block.
+    """
 
     def __init__(self) -> None:
         self._value = f"{os.getpid()}-{secrets.token_hex(8)}"

@@ -70,7 +70,10 @@ class RayWorker:
         return True
 
     def run(self, out: Path, key: str, study: Study) -> StudyOutcome:
-        """Run one study like `StudyWorker.run`; if the GPU is lost, end this process for Ray to restart."""
+        """Run one study and return its outcome, like `StudyWorker.run`.
+
+        If the GPU no longer works, this process ends, and Ray starts a new one.
+        """
         try:
             return self._worker.run(out, key, study, self._tell)
         except DeviceLostError:
@@ -147,13 +150,13 @@ def gpus_of_a_worker(
 def run_pool(
     planned: Sequence[PlannedStudy], out: Path, asked: WorkerPool, tell: Tell
 ) -> Iterator[StudyOutcome]:
-    """Run studies with several workers and yield their outcomes in the order in which they end.
+    """Run studies with several worker processes, and yield each outcome when its study ends.
 
     Args:
         planned: The studies.
         out: Directory of the sweep.
         asked: Settings of the workers.
-        tell: Function that receives the state of the running studies.
+        tell: Function that is called with (key, stage, fraction done) to show the progress of a study.
 
     Yields:
         One outcome per study.

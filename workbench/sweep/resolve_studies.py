@@ -32,11 +32,11 @@ from workbench.sweep.sweep_settings import StudyVariant
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A checked study with the key of its run directory.
+    """A study of a sweep whose settings were checked, with the name of its run directory.
 
     Attributes:
         variant: The study with the settings that the sweep changed.
-        key: 16 hexadecimal digits.
+        key: Hash of the study's settings, 16 hexadecimal digits; its run directory is named after it.
     """
 
     variant: StudyVariant
@@ -44,19 +44,19 @@ class PlannedStudy:
 
     @property
     def study(self) -> Study:
-        """The study, named after its key, so that the same settings give the same file in every sweep."""
+        """The study with a name made of its key, so that the same settings give the same files in every sweep."""
         return self.variant.study.model_copy(update={"name": f"study {self.key}"})
 
 
 def plan(variants: Iterable[StudyVariant], here: bool = True) -> list[PlannedStudy]:
-    """Check all studies of a sweep and compute their keys.
+    """Check all studies of a sweep and compute their keys, hashes of their settings.
 
     Args:
         variants: The studies.
         here: Whether they run on this machine, so that their devices must exist on it.
 
     Returns:
-        The studies with their keys, without repeated values of ablations.
+        The studies with their keys. A study of an ablation that equals another study is left out.
 
     Raises:
         UserError: A study cannot run, or two studies are the same.

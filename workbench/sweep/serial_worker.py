@@ -37,7 +37,7 @@ def run_here(
         out: Directory of the sweep.
         threads: Number of torch threads.
         seconds: Time limit of each study; None for no limit.
-        tell: Function that receives the state of the running study.
+        tell: Function that is called with (key, stage, fraction done) to show the progress of the study.
 
     Yields:
         One outcome per study.

@@ -53,7 +53,7 @@ class StudyWorker:
             out: Directory of the sweep.
             key: Key of the study.
             study: The study.
-            tell: Function that receives the state of the study.
+            tell: Function that is called with (key, stage, fraction done) to show the progress of the study.
 
         Returns:
             The study's state.

@@ -221,8 +221,9 @@ class StudyVariant:
     Attributes:
         number: Number of the study in messages, from 1.
         study: The study.
-        varied: Settings that the sweep changed.
-        optional: True for a value of an ablation, which is left out if another study is already the same.
+        varied: Values of the settings that the sweep changed, by name.
+        optional: Whether the study is left out, instead of refused, if it equals another study of the sweep;
+            true for studies of ablations.
     """
 
     number: int

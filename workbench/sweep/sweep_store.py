@@ -117,8 +117,9 @@ def forget_failure(run: RunDirectory) -> None:
 def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]) -> pd.DataFrame:
     """Return a table with one row per finished study and condition.
 
-    A row has the study's number, key and varied settings, and the figures of its comparison (rates, effects
-    in log-odds with their intervals, cost, prompt). Rows may be compared if their `questions` are the same.
+    A condition is a prompt or a control. A row has the study's number, key and varied settings, and the
+    figures of the condition: rate, effect in log-odds with its interval, cost, prompt. Rows may be compared
+    if they have the same value of `questions`, a hash of the test questions.
 
     Args:
         out: Directory of the sweep.

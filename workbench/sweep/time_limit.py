@@ -21,7 +21,7 @@ AGAIN = 5.0
 class TimeLimitReached(BaseException):
     """Raised when the time limit is reached.
 
-    It is no subclass of Exception, so that `except Exception` does not catch it.
+    It is a subclass of BaseException but not of Exception, so that `except Exception` does not catch it.
     """
 
 
