@@ -273,8 +273,8 @@ def encode_answers(
 
     The answers begin after the last token that the text alone and the text with either answer have in common.
     A space is put before the answers, unless the text ends in white space, a bracket or a special token. If
-    both answers then begin with the same token, it is tried the other way (with or without the space), which
-    is used if each answer is then a single token.
+    both answers then begin with the same token, the other spacing is tried. It is used if it makes each
+    answer a single token.
 
     Args:
         runner: The model's runner.

@@ -36,8 +36,9 @@ class Answers:
     """Log-odds of the matching answer (the one that shows the persona), one entry per context.
 
     Attributes:
-        log_odds: float64, log p(matching) - log p(not matching) in nats, of whole answers (normalised as the
-            persona says). Above 0 the model prefers the answer that shows the persona.
+        log_odds: float64, log p(matching) - log p(not matching) in nats, of whole answers, with the
+            normalization for their length that the persona specifies. Above 0 the model prefers the answer
+            that shows the persona.
         matching_first: Whether the matching option was shown first.
         group: Question group of each context (questions that belong together and are resampled together).
         item_id: Id of the question of each context.
@@ -80,7 +81,12 @@ class Answers:
         return float((self.chose_matching == self.matching_first).mean())
 
     def frame(self) -> pd.DataFrame:
-        """Return a table with one row per context: item, group, matching_first, log_odds and p."""
+        """Return a table with one row per context (a question in one option order).
+
+        Columns are `item` (id of the question), `group` (its question group), `matching_first` (whether the
+        answer that shows the persona is shown first), `log_odds` of that answer in nats, and `p`, its
+        probability.
+        """
         columns = {
             "item": self.item_id,
             "group": self.group,

@@ -82,7 +82,7 @@ class Context(ShowsFacts):
     def one_token(self) -> bool:
         """Whether the log-odds are the difference of two logits at the last token before the answer.
 
-        This holds if both answers are single tokens, with weight 1 and offset 0.
+        This holds if both answers are single tokens and their scores are not normalised (weight 1, offset 0).
         """
         return (
             all(len(a) == 1 for a in self.answers)
@@ -97,7 +97,7 @@ class Context(ShowsFacts):
 
     @property
     def tail(self) -> tuple[int, ...]:
-        """Token ids after the decision token that are run to score an answer of several tokens."""
+        """Ids of answer tokens that are run after the question, to score an answer of several tokens."""
         return self._own.tail
 
     @property
@@ -183,7 +183,7 @@ class Contexts(ShowsTable, Sequence[Context]):
 
     @property
     def shared_prefix(self) -> bool:
-        """Whether all contexts have the same ids left of the slot (as in the system slot).
+        """Whether all contexts have the same text before the prompt, as with a prompt in a system message.
 
         The prompt can then be run once for all contexts.
         """
@@ -209,8 +209,8 @@ class Contexts(ShowsTable, Sequence[Context]):
 
         All contexts are returned if there are at most `n`.
 
-        Data is counterbalanced if each answer text, such as "Yes", shows the persona in half of the questions
-        that have it. The drawn contexts are then about as balanced.
+        Questions are counterbalanced if each answer text, such as "Yes", shows the persona in half of them.
+        Contexts that are drawn from such questions are about as balanced.
         """
         if n >= len(self):
             return self
@@ -229,8 +229,8 @@ class Contexts(ShowsTable, Sequence[Context]):
 
         Few contexts then cover many groups.
 
-        Data is counterbalanced if each answer text, such as "Yes", shows the persona in half of the questions
-        that have it. The drawn contexts are then about as balanced.
+        Questions are counterbalanced if each answer text, such as "Yes", shows the persona in half of them.
+        Contexts that are drawn from such questions are about as balanced.
         """
         rng = np.random.default_rng(seed)
         names = sorted(set(self.groups))

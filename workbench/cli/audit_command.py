@@ -48,7 +48,7 @@ def audit(
         sign: Aim: less of the persona (suppress) or more (induce).
         inside: Also fit a direction and show how each word changes it (takes longer).
         sae: Name or directory of an SAE, to show its latents too; implies --inside.
-        data: Contrast file of the persona.
+        data: Contrast file of the persona: questions with two answers, of which one shows the persona.
         out: HTML page to write.
         seed: Seed of the splits, the questions and the sampled orders of words.
     """

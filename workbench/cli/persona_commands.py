@@ -42,7 +42,7 @@ def persona_check(
 
     Args:
         file: Persona file (YAML), or a name to use with --data.
-        data: Contrast file.
+        data: Contrast file with the persona's questions.
         model: Name or directory of the model.
         layer: Layer that is read for the permutation test. Default: the middle one.
         slot: Place in the chat where prompts go: system, before_question, after_question or answer_opening.

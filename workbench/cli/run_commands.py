@@ -14,7 +14,7 @@ from workbench.cli.output_tables import console, plain, print_frame, say
 def runs(folder: Path = Path("runs"), *, as_json: Json = False) -> None:
     """List the runs in a folder, one per line.
 
-    A line has persona, model, verdict and date.
+    A line has the persona, the model, the result in words and the date.
 
     Args:
         folder: Folder of the runs; its subfolders are searched too.

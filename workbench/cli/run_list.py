@@ -24,7 +24,7 @@ class RunLine:
         run: Path of the run below the folder.
         persona: Name of the persona.
         model: Name of the model.
-        verdicts: The verdict in several forms, from long to short.
+        verdicts: The run's result in words, in several forms from long to short.
         created: Date and time, `2026-11-30 10:04`.
     """
 
@@ -38,7 +38,7 @@ class RunLine:
 def list_runs(folder: Path) -> list[RunLine]:
     """Return the runs in a folder and its subfolders, the oldest first.
 
-    A run that cannot be read has its error as verdict.
+    If a run cannot be read, the error message takes the place of its result.
     """
     if not folder.is_dir():
         raise UserError(
@@ -51,7 +51,7 @@ def list_runs(folder: Path) -> list[RunLine]:
 
 
 def run_frame(lines: list[RunLine]) -> pd.DataFrame:
-    """Return the list of runs as a DataFrame with one row per run and its verdict in full."""
+    """Return the list of runs as a DataFrame with one row per run and its result in full."""
     return pd.DataFrame(
         [(line.run, line.persona, line.model, line.verdicts[0], line.created) for line in lines],
         columns=pd.Index(HEADS),

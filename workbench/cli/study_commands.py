@@ -71,7 +71,7 @@ def run(
         out: Run directory; it must be empty or not exist, except with --resume.
         resume: Continue the interrupted run in --out.
         force: Resume although the model, data or SAE changed; the report says so.
-        data: Contrast file to use instead of the study's.
+        data: Contrast file (questions with two answers) to use instead of the study's.
         model: Name or directory of a model to use instead of the study's.
         sae: Directory or release of an SAE to use instead of the study's.
         seed: Seed to use instead of the study's.
@@ -143,7 +143,7 @@ def plan_command(
 
     Args:
         study: Study file.
-        data: Contrast file to use instead of the study's.
+        data: Contrast file (questions with two answers) to use instead of the study's.
         model: Name or directory of a model to use instead of the study's.
         sae: Directory or release of an SAE to use instead of the study's.
         dtype: Type of the weights on every machine. Default: bfloat16 on GPUs and float32 on the CPU.
@@ -171,7 +171,7 @@ def explain(
 
     Args:
         study: Study file.
-        data: Contrast file to use instead of the study's.
+        data: Contrast file (questions with two answers) to use instead of the study's.
         model: Name or directory of a model to use instead of the study's.
         sae: Directory or release of an SAE to use instead of the study's.
     """

@@ -66,7 +66,9 @@ class ClaimResult:
 
     @property
     def beyond(self) -> str:
-        """The prompt minus its strongest control in words; empty if the claim has no control.
+        """The prompt's effect minus that of its strongest control, in words.
+
+        It is empty if the claim has no control.
 
         Example: `this prompt minus manual: -0.20 (-0.30 to -0.10) in log-odds`.
         """

@@ -157,8 +157,8 @@ def make_entry(condition: Condition, answers: Answers, letters: bool, level: flo
     Args:
         condition: The condition.
         answers: Its answers to all questions.
-        letters: Whether answers are option letters; then the fraction of answers "first option" is computed
-            too.
+        letters: Whether answers are option letters. If so, the fraction that choose the option shown first is
+            computed.
         level: Coverage of the intervals.
     """
     hits, groups = answers.chose_matching, answers.group

@@ -75,9 +75,10 @@ class OffTargetAnswers:
 def agreement_with_truth(
     model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None
 ) -> Answers:
-    """Measure under a condition how often the model agrees with true statements on the persona's topic.
+    """Measure how often the model agrees with true statements under a condition (a prompt or steering).
 
-    A prompt that lowers sycophancy, for example, should not lower agreement with what is true.
+    Each persona has a list of such statements (`Persona.true_items`). A prompt that lowers sycophancy, for
+    example, should not lower agreement with them.
 
     Args:
         model: A loaded model or its runner.
@@ -98,7 +99,9 @@ def agreement_with_truth(
 def other_persona_rates(
     model: Any, condition: Condition, others: Mapping[str, Split], slot: Slot = "system", n: int | None = None
 ) -> dict[str, Answers]:
-    """Measure the answers to other personas' questions, to see whether the condition changes these too.
+    """Measure the answers to other personas' questions, to see whether a condition changes these too.
+
+    A condition is a prompt, steering or a control.
 
     Args:
         model: A loaded model or its runner.

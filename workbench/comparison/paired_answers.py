@@ -22,7 +22,7 @@ TEXT_MARGIN = 0.10
 
 @dataclass(frozen=True)
 class PairedAnswers:
-    """Log-odds of all conditions in one table, with one row per question and option order.
+    """Log-odds of the persona's answer under all conditions, with one row per question and option order.
 
     Attributes:
         log_odds: Table of log-odds with one column per condition.
@@ -67,9 +67,9 @@ class PairedAnswers:
         return all(name in self.log_odds and bool(np.isfinite(self.log_odds[name]).any()) for name in names)
 
     def effect(self, name: str) -> float:
-        """Return the mean log-odds of the persona's answer under a condition, with the sign of the aim.
+        """Return the mean log-odds of the persona's answer under a condition; higher is better.
 
-        A higher value is better: the log-odds are negated if less of the persona is intended.
+        The log-odds are negated if less of the persona is intended.
         """
         return self.wanted * float(np.nanmean(self.log_odds[name]))
 

@@ -120,7 +120,7 @@ class LatentCard:
 
 @dataclass(frozen=True, repr=False)
 class LatentCards:
-    """Cards of several latents of an SAE.
+    """Descriptions (cards) of several latents of an SAE.
 
     Attributes:
         sae: Name of the SAE.

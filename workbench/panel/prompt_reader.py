@@ -162,7 +162,7 @@ class PromptReader:
         )
 
     def encode(self, text: str) -> Ids:
-        """Encode a prompt to its token ids in the slot.
+        """Encode a prompt to the token ids that it has at its place in the chat.
 
         Args:
             text: The prompt.

@@ -243,8 +243,9 @@ def histogram_svg(edges: Sequence[float], counts: Sequence[int], width: int = 26
 def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int = 280) -> str:
     """Draw the change of the answer against the change of the projection on a direction (dose-response).
 
-    Circles with a solid line are the effects of the first tokens of the prompt, more and more of them.
-    Squares with a dashed line are steering by parts of the prompt's change. Both have intervals.
+    Circles with a solid line are prompts that consist of the first tokens of the whole prompt. Squares with a
+    dashed line are steering that changes the projection by fractions of the prompt's change. Both have
+    intervals.
 
     Args:
         doses: Points as `Dose.to_json` returns them; without any the result is "".

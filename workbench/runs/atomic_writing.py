@@ -36,9 +36,9 @@ POINTS = ("begun", "opened", "written", "synced", "renamed")
 
 
 def reached(point: str) -> None:
-    """Do nothing; a point between two steps of writing a file, at which crash tests stop the process.
+    """Mark a point between two steps of writing a file; it does nothing.
 
-    They replace this function. The argument is one of POINTS.
+    Crash tests replace this function, to stop the process at one of POINTS.
     """
 
 

@@ -259,8 +259,8 @@ class RunDirectory:
     def sort_stages(self, order: Sequence[str]) -> None:
         """Sort the manifest's entries of the given stages into the given order.
 
-        Other entries keep their places. It is needed because processes that compute stages at the same time
-        end them in any order.
+        Stages that are computed by several processes at the same time end in any order. Entries of other
+        stages keep their places.
         """
         old = self.manifest()
         sorted_names = iter([name for name in order if name in old.stages])

@@ -52,7 +52,7 @@ class TokenPairEntry(Entry):
     """Interaction of two tokens: their joint effect beyond the sum of their single effects.
 
     Attributes:
-        target: Name of the target.
+        target: Name of the quantity that the tokens affect: the answer, a direction or a latent.
         first: Position of the first token in the prompt.
         second: Position of the second token.
         mean: Mean interaction over contexts.

@@ -28,7 +28,7 @@ class TimingsFile(RunFile):
 
     Attributes:
         searches: Times of each search.
-        conditions: Seconds of each condition of comparison.json, where `cost.seconds` is null.
+        conditions: Seconds of each condition (a prompt or a control) of comparison.json.
         estimators: Seconds of each estimator of the attribution.
     """
 

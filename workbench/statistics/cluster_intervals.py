@@ -150,7 +150,9 @@ def rate_interval(
 
 
 def effective_values(m: ClusterMoments) -> float:
-    """Return how many independent 0/1 values would give a rate the standard error of the clustered values.
+    """Return the effective number of values of a rate that was computed from clustered 0/1 values.
+
+    It is the number of independent values with which the rate would have the same standard error.
 
     The result is between 1 and n; if all values are equal, it is the number of clusters.
 

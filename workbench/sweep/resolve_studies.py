@@ -44,7 +44,7 @@ class PlannedStudy:
 
     @property
     def study(self) -> Study:
-        """The study with a name made of its key, so that the same settings give the same files in every sweep."""
+        """The study, named after its key, so that equal settings give the same files in every sweep."""
         return self.variant.study.model_copy(update={"name": f"study {self.key}"})
 
 
@@ -91,7 +91,7 @@ class StudyResolver:
         self._device: Callable[[str], Place] = cache(choose_device)
 
     def key(self, study: Study) -> str:
-        """Check a study and return its key, a hash of its settings with everything resolved.
+        """Check a study and return its key, a hash of its settings and of the model, SAE and data it names.
 
         Raises:
             UserError: The study names something that does not exist.

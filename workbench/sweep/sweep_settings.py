@@ -46,7 +46,7 @@ class Sweep(BaseModel):
         study: File of the shared study; None for the demo's.
         base: Settings that replace those of the shared study.
         studies: Variants, each a mapping from settings to values.
-        ablations: Names of the paper's ablations.
+        ablations: Names of predefined ablations (variations of one part of the study), such as "fluency".
         grid: Values for each setting; all combinations are run.
         limit: Largest number of studies.
         study_seconds: Wall-clock limit of each study in seconds; None for no limit.
