@@ -39,7 +39,7 @@ def organism_train(
     Args:
         base: none for the small model, smollm2-135m for an adapter on that model.
         seed: Seed of the generated language and of the training.
-        out: Directory for the weights and a description with quality figures (card.json).
+        out: Directory for the weights and their card (a description with quality figures).
         steps: Training steps; fewer for a trial. Default: the full number.
         personas: Personas that are trained into the adapter. Default: sycophancy. Several take more steps and
             more blocks.

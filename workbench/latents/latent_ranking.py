@@ -119,9 +119,9 @@ class LatentRanking:
         persona: Name of the persona.
         sae: Name of the SAE.
         site: Site in the model that the SAE reads.
-        labels: Which texts were compared: those in which the model chose the persona's answer or the other,
-            within questions ("choice_within") or over all questions ("choice"); or texts that end in the one
-            or the other answer ("answer").
+        labels: How texts were divided into the two compared kinds: by which answer the model chose
+            ("choice"), by the same relative to each question's mean ("choice_within"), or by the answer with
+            which they end ("answer").
         rule: How latents were chosen: by the largest effect sizes ("effect"), or by the paper's rule
             ("percentile").
         latents: The latents.
@@ -289,8 +289,9 @@ def rank_latents(
             reconstruction and the latents' density are not measured.
         k: Number of latents to keep.
         labels: Which rows are compared. "choice": rows in which the model chose the persona's answer with
-            rows in which it chose the other; "choice_within": the same, but only rows of the same question
-            and option order; "answer": rows that end in the persona's answer with rows that end in the other,
+            rows in which it chose the other. "choice_within": rows in which the persona's answer is likelier
+            than on average for the same question with the others; activations are taken relative to the
+            question's mean. "answer": rows that end in the persona's answer with rows that end in the other,
             as in the paper.
         rule: "effect": largest effect sizes (Cohen's d); "percentile": the rule of the paper, which ignores
             k.

@@ -48,8 +48,9 @@ class LatentsFile(RunFile):
         persona: Name of the persona.
         sae: Name of the SAE.
         site: Site of the SAE.
-        labels: Which texts were compared: by the model's choice between the two answers, within questions
-            ("choice_within") or over all ("choice"); or by the answer with which they end ("answer").
+        labels: How texts were divided into the two compared kinds: by which answer the model chose
+            ("choice"), by the same relative to each question's mean ("choice_within"), or by the answer with
+            which they end ("answer").
         rule: Rule by which latents were selected: "effect" (largest effect sizes) or "percentile" (the
             paper's).
         check: How well the SAE reconstructs the activations; None if it was not measured.
