@@ -62,7 +62,9 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture", ""))
 
     def of_family(self, key: str, default: Any = None) -> Any:
-        """Return a metadata value under the family's prefix, such as `llama.block_count` for `block_count`.
+        """Return a metadata value whose key begins with the model family's name.
+
+        For the key `block_count` of a Llama model this is `llama.block_count`.
 
         Args:
             key: The key without the prefix.

@@ -439,11 +439,13 @@ class Runner(ABC):
 
     @contextmanager
     def placed(self, layout: TokenLayout) -> Iterator[None]:
-        """Set `layout` while the `with` block runs, so that edits know the positions in the batch.
+        """Set the attribute `layout` while the `with` block runs.
+
+        Edits of activations at some positions read from it where the prompt and the decision token are.
 
         Args:
-            layout: Positions of the prompt and of the decision token (the last one before the answer) in each
-                row.
+            layout: Token positions of the prompt and of the decision token (the last one before the answer)
+                in each row.
         """
         before, self.layout = self.layout, layout
         try:

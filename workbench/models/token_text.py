@@ -67,9 +67,9 @@ _FEW = 64
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of each text as encoded inside a longer text.
+    """Return the token ids that each text has when it is encoded inside a longer text.
 
-    The ids are empty if the text changes the token before it.
+    The ids are empty if the text changes the token before it (they merge).
 
     Args:
         tokenizer: Any tokenizer.

@@ -66,7 +66,10 @@ class ScoredPrompts:
         return ScoredPrompts(self.ids.cpu(), objective, cross_entropy)
 
     def join(self, other: ScoredPrompts) -> ScoredPrompts:
-        """Concatenate these scored prompts with others; shorter rows are filled with `FILLER` (-1)."""
+        """Concatenate these scored prompts with others.
+
+        If the lengths differ, shorter rows are filled on the right with `FILLER` (-1).
+        """
         width = max(self.ids.shape[1], other.ids.shape[1])
         both = [
             torch.nn.functional.pad(s.ids, (0, width - s.ids.shape[1]), value=FILLER) for s in (self, other)

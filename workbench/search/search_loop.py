@@ -93,7 +93,8 @@ def search(
         seed: Seed of all random draws.
         optimizations: Which optimizations are used; all exact ones when None.
         batch_tokens: Tokens per batch; None: as many as fit into the free memory.
-        lexicon: Restricts the tokens further (`make_lexicon`, or a mask, bool [d_vocab]).
+        lexicon: Restricts the allowed tokens (`make_lexicon`, or a mask, bool [d_vocab]); None for no
+            restriction.
         on_step: Function that is called with the progress after each step.
         checkpoint: File in which the state is saved; None for no file.
 

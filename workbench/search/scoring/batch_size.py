@@ -41,7 +41,8 @@ CEILING = {"cpu": 8192, "mps": 16384, "cuda": 65536}
 class BatchSize:
     """Batch size in tokens, halved when memory runs out.
 
-    The scorer and the objects that run passes for it share one instance, so that halving affects all of them.
+    The scorer of prompts and the objects that run its passes have one instance in common, so that halving
+    affects all of them.
 
     Attributes:
         tokens: Tokens per batch without gradients.
@@ -64,7 +65,8 @@ def halve_on_out_of_memory(run: Callable) -> Callable:
     """Decorate a method so that it runs again with half the batch size when memory runs out.
 
     Args:
-        run: A method of an object that has a `chunk` (a `BatchSize`) and a `runner`.
+        run: A method of an object that has the attributes `chunk` (a `BatchSize`, which is halved) and
+            `runner`.
     """
 
     @wraps(run)
@@ -96,7 +98,7 @@ class MemoryLine:
 
     @classmethod
     def through(cls, few: tuple[int, int], many: tuple[int, int]) -> MemoryLine:
-        """Fit the line through two memory measurements.
+        """Fit memory as a linear function of a batch's tokens, from two measurements.
 
         Args:
             few: (tokens, bytes) of the smaller batch.
@@ -110,7 +112,7 @@ class MemoryLine:
         return self.at_rest + self.per_token * tokens
 
     def most_tokens(self, room: float, ceiling: int) -> int:
-        """Return the largest batch that fits into `room` bytes, a power of two.
+        """Return the number of tokens (a power of two) of the largest batch that fits into `room` bytes.
 
         Args:
             room: Bytes that may be used.
@@ -172,7 +174,7 @@ def fits_in_memory(
         runner: The model's runner.
         contexts: The search's questions, rendered as chats into which the prompts are inserted.
         length: Tokens of a prompt.
-        chunk: The batch size.
+        chunk: The batch size in tokens, with and without gradients.
         share: Fraction of the free memory that may be used.
     """
     free = free_memory(runner.device)

@@ -41,7 +41,8 @@ def batch_candidates(counts: Sequence[tuple[int, int]], length: int, start: floa
         start: Launch overhead of a run, expressed as a number of tokens.
 
     Returns:
-        First and last position of each run; it has the children whose first changed token is between them.
+        First and last position of each run. A run has the children whose first changed position is from the
+        first to the last one.
     """
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(counts) + 1):
