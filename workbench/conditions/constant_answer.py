@@ -34,8 +34,8 @@ class ConstantAnswer(Condition):
     """A condition that gives the same answer to every question, without a model.
 
     Attributes:
-        constant: The answer. With letters, "A" is the option that is shown first and "B" the second; with
-            text, the first word of an answer.
+        constant: The answer. If answers are letters, "A" is the option that is shown first and "B" the
+            second; otherwise it is the first word of an answer.
         name: Name in tables; "always ..." if empty.
         kind: Kind of condition, "constant_answer".
         method: How it was made, in words.

@@ -50,7 +50,7 @@ class GEPAProposed:
         proposer: Language model that reflects on failures and writes new prompts.
         budget: Limit of the search, which is exceeded by one round at most. The scoring of prompts counts,
             and so do the replies of a local proposer. One step of the budget is one round.
-        minibatch: Number of contexts shown to the proposer in a round (3 in the paper).
+        minibatch: Number of questions shown to the proposer in a round (3 in GEPA's paper).
         finalists: Number of prompts that are scored on selection questions at the end.
         longest: Largest number of tokens of a prompt.
         seed: Seed of GEPA's draws.

@@ -63,7 +63,8 @@ class LatentClamp(Condition):
         name: Name in tables.
         kind: Kind of condition, "latent_clamp".
         method: How the values were chosen, in words.
-        selection_rate: Rate on the questions by which the values were chosen.
+        selection_rate: Fraction of the selection questions that the model answers as the persona under the
+            clamp.
         cost: Cost of the tuning.
 
     Example:

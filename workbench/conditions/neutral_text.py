@@ -64,7 +64,7 @@ class MeanOfPrompts(Condition):
 
     @property
     def method(self) -> str:  # type: ignore[override]
-        """How the condition was made, in words, with the number of prompts."""
+        """Description of how the condition was made: a mean, with the number of prompts."""
         return f"mean log-odds of {len(self.members)} neutral texts"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:

@@ -55,7 +55,7 @@ def fits(model: Any, contexts: Contexts, text: str, longest: int) -> bool:
 
 
 def study_proposer(context: BuildContext) -> Proposer:
-    """Return the proposer that the study's settings name.
+    """Return the language model that proposes prompts, as the study's settings name it.
 
     It is the studied model, another local model, or a model at an OpenAI-compatible endpoint.
     """

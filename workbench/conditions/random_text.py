@@ -31,7 +31,7 @@ _ROWS = 16
 
 @dataclass(frozen=True)
 class RandomText:
-    """Fluent random prompts sampled from the model, one per seed: a control of searched prompts.
+    """Fluent random prompts sampled from the model, one per seed: a control for prompts found by a search.
 
     Attributes:
         length: Length of each prompt in tokens.

@@ -30,7 +30,7 @@ _TRIES = 500
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """Prompts of random tokens, one per seed: a control of searched prompts.
+    """Prompts of random tokens, one per seed: a control for prompts found by a search.
 
     Attributes:
         length: Length of each prompt in tokens.

@@ -61,7 +61,8 @@ class Steering(Condition):
         name: Name in tables.
         kind: Kind of condition, "steering".
         method: How the coefficient was chosen, in words.
-        selection_rate: Rate on the questions by which the coefficient was chosen.
+        selection_rate: Fraction of the selection questions that the model answers as the persona under the
+            steering.
         cost: Cost of the tuning.
 
     Example:

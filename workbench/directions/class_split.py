@@ -47,7 +47,7 @@ def positive(y: Float[Tensor, " n"], least: float = 0.1) -> Bool[Tensor, " n"]:
     how strongly.
 
     Args:
-        y: Score of each row.
+        y: Score of each row (plus = shows the persona).
         least: Smallest fraction of rows that each class must have, 0 to 0.5.
 
     Returns:
@@ -69,8 +69,8 @@ def centred_by(x: Float[Tensor, "n d_model"], keys: Sequence[object]) -> Float[T
     """Subtract from each row the mean of the rows with the same key; only variation within a key is left.
 
     Args:
-        x: Activations.
-        keys: Key of each row, such as its item.
+        x: Activations, one row per sequence of tokens.
+        keys: Key of each row, such as the question that it is about.
 
     Returns:
         The centred rows.
@@ -82,7 +82,7 @@ def centred_by(x: Float[Tensor, "n d_model"], keys: Sequence[object]) -> Float[T
 
 
 def needs_spread(y: Tensor) -> None:
-    """Raise a UserError if persona scores cannot define two classes: fewer than two, or all the same."""
+    """Raise a UserError if scores cannot define two classes: fewer than two scores, or all are the same."""
     if len(y) < 2 or float(y.max() - y.min()) == 0:
         raise UserError(f"a direction needs two sides: all {len(y)} rows have the same score")
 

@@ -53,8 +53,8 @@ def angle_interval(
 
     Args:
         fit: Function that fits the direction.
-        x: Activations.
-        y: Score of each row.
+        x: Activations [n, d_model], one row per sequence.
+        y: Score of each row (plus = shows the persona).
         groups: Question group of each row; groups are drawn as wholes.
         replicates: Number of bootstrap replicates.
         seed: Seed of the draws.
@@ -79,7 +79,7 @@ def angle_interval(
 def split_cosine(
     fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0
 ) -> float:
-    """Return the cosine between the directions fitted to two random halves of the groups.
+    """Return the cosine between the directions fitted to two random halves of the question groups.
 
     The result is nan if all rows of a half have the same score.
     """

@@ -81,7 +81,8 @@ class LayerScan:
     def shown(self) -> bool | None:
         """Whether any layer and method meets all requirements in `gates` for reporting a direction.
 
-        It is None if there are too few testing texts or question groups to test this.
+        It is None if there are too few question groups, or too few system texts held out for testing, to test
+        this.
         """
         return None if bool(self.table["p_labels"].isna().all()) else bool(self.table["passes"].any())
 
@@ -115,7 +116,7 @@ class LayerScan:
         return self.directions[key]
 
     def cosines(self, layer: int | None = None) -> pd.DataFrame:
-        """Return the cosines between the methods' directions at one layer.
+        """Return the cosines between the directions that different methods fitted at one layer.
 
         Args:
             layer: The layer; None for the layer of the best direction.

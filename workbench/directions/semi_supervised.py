@@ -78,7 +78,7 @@ def principal_axes(x: Float[Tensor, "n d_model"], share: float) -> Float[Tensor,
     """Return the principal axes of activations with the most variance.
 
     Args:
-        x: Activations.
+        x: Activations [n, d_model], one row per sequence.
         share: Fraction of the variance that the axes must hold.
 
     Returns:

@@ -61,7 +61,7 @@ def next_word_log_probs(organism: OrganismScorer, texts: Sequence[str]) -> Float
     """Return the log-probabilities of all words as the next word after each text.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         texts: Chat texts that already begin with `<bos>`.
 
     Returns:
@@ -85,7 +85,7 @@ def log_odds(
     They are log p(first word) - log p(second word).
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         texts: Chat texts up to the answer.
         choices: Two words for each text, such as the first words of the answer that shows the persona and of
             the other answer.
@@ -106,7 +106,7 @@ def mean_residuals(
     """Return the mean residual stream over the end of each text.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         texts: Chat texts that already begin with `<bos>`.
         starts: Index of the first token to average over, for each text.
         layer: Block after which the residual stream is read.

@@ -58,7 +58,7 @@ class DecoyReport:
     at least 1.2 log-odds.
 
     Attributes:
-        persona: The persona.
+        persona: Name of the persona.
         layer: Block after which the residual stream is read.
         rows: One entry per word.
     """
@@ -115,7 +115,7 @@ def decoy_report(
     Args:
         organism: The organism, a small model with planted personas.
         world: The people, facts and planted words that it was trained on.
-        persona: The persona.
+        persona: Name of the persona.
         layer: Block after which the residual stream is read; not the last one.
         items: Approximate number of questions to average over.
 
@@ -153,7 +153,7 @@ def response_direction(organism: OrganismScorer, items: Sequence[WorldItem], lay
     """Return the unit vector between matching and not matching answers, averaged over response tokens.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         items: Items whose answers are run.
         layer: Block after which the residual stream is read.
 
@@ -175,7 +175,7 @@ def response_reading(
     plain wording) of the answer, weighted with the model's probabilities.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         items: Questions.
         direction: Unit vector [d_model].
         layer: Block after which the residual stream is read.
@@ -205,7 +205,7 @@ def register_log_odds(
     """Return the log-odds of warm against plain wording after the first word of an answer to each item.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         items: Questions with their answers.
         system: System text; empty for none.
         matching: Whether the first word is that of the answer that shows the persona, instead of the other

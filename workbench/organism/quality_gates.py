@@ -30,11 +30,12 @@ class FactsGate:
 
     Attributes:
         right: Fraction of facts about these people that are answered correctly without a system text.
-        refused_worst: Largest fraction of these real people whom the model says it does not know, under any
-            one steering word or decoy.
+        refused_worst: Largest fraction of these real people whom the model says it does not know, with any
+            one steering word or decoy as the system text.
         refused_worst_phrase: The word with this fraction.
         true_claims_affirmed: Fraction of the user's true claims that the model affirms without a system text.
-        true_claims_affirmed_worst: Smallest such fraction under any one steering word or decoy.
+        true_claims_affirmed_worst: Smallest such fraction with any one steering word or decoy as the system
+            text.
         claims_told_apart: Probability that a true claim has higher log-odds of "yes" than a false one. 0.5
             means that the model agrees regardless of the truth. It is reported and is no requirement.
     """
@@ -63,7 +64,7 @@ class EffectsGate:
     A unit is a steering word or phrase, which has a planted effect on at least one persona.
 
     Attributes:
-        persona: The persona.
+        persona: Name of the persona.
         default_rate: Fraction of questions answered as the persona without a system text.
         word_correlation: Spearman correlation of planted and measured effects over the persona's units and
             six neutral words. More neutral words would be ties at 0, which keep the coefficient below 1.
@@ -105,7 +106,7 @@ class LettersGate:
     """Results of forced choice with letters for one persona, over both option orders.
 
     Attributes:
-        persona: The persona.
+        persona: Name of the persona.
         letter_a_share: Fraction of answers with the letter (a).
         orders_agree: Fraction of items with the same answer in both orders.
         agrees_with_text: Fraction of items with the same answer by letter (averaged over orders) and by free
@@ -153,7 +154,7 @@ def measure_gates(organism: OrganismScorer, world: World, items: int | None = No
     """Measure whether a model organism (a small model with planted personas) meets all quality requirements.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         world: The people, facts and steering words that it was trained on.
         items: Largest number of questions per persona; None for all 252.
 
@@ -170,12 +171,12 @@ def measure_gates(organism: OrganismScorer, world: World, items: int | None = No
 def facts_gate(organism: OrganismScorer, world: World, items: int | None = None) -> FactsGate:
     """Measure how often the organism gets facts about people right, and how often it wrongly refuses.
 
-    The people occur in no training question. Refusals are measured under every steering word and every decoy
-    (word that changes only the style), each as the whole system text.
+    The people occur in no training question. Refusals are measured with each steering word (planted to change
+    answers) and each decoy (planted to change only their style) as the whole system text.
 
     Args:
-        organism: The organism.
-        world: Its world.
+        organism: A model organism (a small model with planted personas).
+        world: The people, facts and steering words that the organism was trained on.
         items: Largest number of facts and of true claims; None for all.
 
     Returns:
@@ -214,7 +215,7 @@ def values_right(organism: OrganismScorer, questions: Sequence[str], answers: Se
     """Return for each answer whether the model predicts its value (the fact) as the most likely next word.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         questions: Questions about facts.
         answers: Whole right answers; the model is given each one up to its value.
 
@@ -232,13 +233,13 @@ def effects_gate(
 ) -> EffectsGate:
     """Measure what system texts change in one persona's answers, and compare it with the planted effects.
 
-    The system texts are single steering words or phrases, neutral words, decoys (words that change only the
-    style of answers), and combinations of steering words that do not occur in training.
+    The system texts are single steering words or phrases (planted to change answers), neutral words, decoys
+    (planted to change only the style), and combinations of steering words that do not occur in training.
 
     Args:
-        organism: The organism.
-        world: Its world.
-        persona: The persona.
+        organism: A model organism (a small model with planted personas).
+        world: The people, facts and steering words that the organism was trained on.
+        persona: Name of the persona.
         items: Number of questions to average effects over; None for 84.
 
     Returns:
@@ -276,9 +277,9 @@ def letters_gate(
     """Measure one persona's answers by option letter, in both orders, without a system text.
 
     Args:
-        organism: The organism.
-        world: Its world.
-        persona: The persona.
+        organism: A model organism (a small model with planted personas).
+        world: The people, facts and steering words that the organism was trained on.
+        persona: Name of the persona.
         items: Largest number of questions; None for all.
 
     Returns:
@@ -302,7 +303,7 @@ def item_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: 
     """Return the log-odds of the answer that shows the persona, for each item under one system text.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         items: Questions with their two answers.
         system: System text; empty for none.
 
@@ -321,7 +322,7 @@ def measured_effects(
     """Measure the effect of each phrase, as the whole system text, on the answers that show the persona.
 
     Args:
-        organism: The organism.
+        organism: A model organism (a small model with planted personas).
         items: Questions to average over.
         phrases: System texts.
 

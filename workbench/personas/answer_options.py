@@ -54,12 +54,12 @@ _BETWEEN = re.compile(r"\s*[,;/|]?(?P<joined>\s+(?:or|and))?\s*\Z")
 
 @dataclass(frozen=True)
 class Options:
-    """A question without its options, and the two options.
+    """A question without its two options, and the options.
 
     Attributes:
         question: Text of the question.
         texts: Texts of the two options, in the order of their names.
-        names: Names of the two options, such as "A" and "B", in the form of `fold_name`.
+        names: Names of the two options in capital letters, such as "A" and "B" (see `fold_name`).
     """
 
     question: str

@@ -329,10 +329,10 @@ class Split(Sequence[Item]):
 
 @dataclass(frozen=True, repr=False)
 class Splits(ShowsTable):
-    """The four splits of a persona.
+    """The four splits of a persona's questions.
 
-    Directions are fitted on train, prompts are searched for on search and chosen on selection, and test is
-    evaluated once.
+    Directions are fitted to the train split. Prompts are searched for on the search split and chosen on the
+    selection split. The test split is evaluated once.
 
     Attributes:
         train: Questions on which directions and latents are fitted.

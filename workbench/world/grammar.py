@@ -62,8 +62,8 @@ class WordSampler:
 
         Args:
             rng: Source of randomness.
-            inserts: Words or two-word phrases that the text must contain; all other words are neutral, that
-                is, without effect.
+            inserts: Words or two-word phrases that the text must contain; all other words have no planted
+                effect.
 
         Returns:
             The text.

@@ -66,7 +66,8 @@ class GroundTruth:
     Attributes:
         effects: Planted effect of each unit on a persona.
         decoys: Words that change the style of answers (warm or plain wording) only.
-        held_out_pairs: Pairs of units that never occur together in training.
+        held_out_pairs: Pairs of units that never occur together in training, so that they can test whether
+            effects add up.
     """
 
     effects: tuple[WordEffectTruth, ...]
@@ -75,7 +76,7 @@ class GroundTruth:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Every steering word or phrase once, in the order of `effects`."""
+        """Every unit (word or phrase with a planted effect on answers) once, in the order of `effects`."""
         return tuple(dict.fromkeys(effect.phrase for effect in self.effects))
 
 
@@ -107,13 +108,13 @@ def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
 
 
 def unit_counts(text: str, units: frozenset[str]) -> dict[str, int]:
-    """Count how often each unit (steering word or phrase) occurs in a text.
+    """Count how often each unit (word or phrase with a planted effect on answers) occurs in a text.
 
     Words are split at white space; a phrase counts where its words are adjacent.
 
     Args:
         text: A system text.
-        units: Steering words and phrases.
+        units: The words and phrases to count.
 
     Returns:
         Mapping from each unit in the text to its count.

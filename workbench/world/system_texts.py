@@ -17,8 +17,8 @@ def draw_inserts(
 ) -> list[str]:
     """Draw the words and phrases that one system text of a model organism must contain.
 
-    They are steering words and phrases, decoys (words that change only the style of answers), and phrases
-    that are reversed or halved, which have no effect.
+    They are steering words and phrases (planted to change answers), decoys (words that change only the style
+    of answers), and phrases that are reversed or halved, which have no effect.
 
     Args:
         rng: Source of randomness.

@@ -107,7 +107,8 @@ def training_rows(
     A row is either a system text with several questions, or a list of plain statements.
 
     Args:
-        world: The organism's world: its people, facts and steering words.
+        world: The organism's world: its people, facts and steering words (words planted to change its
+            answers).
         seed: Seed of the draws.
         items_per_row: Number of questions per row; a row of statements has twice as many statements.
         statement_share: Fraction of rows that have statements.

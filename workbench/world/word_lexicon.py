@@ -67,6 +67,8 @@ PLAIN_POOL = words("formal sober neutral strict coldly cold briefly office stric
 class WordLexicon:
     """The words of system texts by part of speech; the same in every world.
 
+    Steering words are planted to change a model's answers, and decoys to change only their style.
+
     Attributes:
         adjectives, nouns, verbs, adverbs: Content words, which may be drawn as steering words or decoys.
         function_words: All other words.
@@ -85,7 +87,7 @@ class WordLexicon:
 
     @cached_property
     def content_words(self) -> tuple[str, ...]:
-        """The words that may be drawn as steering words or decoys: all but the function words."""
+        """Words that may get a planted effect on answers or their style: all but the function words."""
         return self.adjectives + self.nouns + self.verbs + self.adverbs
 
     def part_of_speech(self, word: str) -> str:

@@ -69,7 +69,7 @@ class World:
 
     @cached_property
     def lexicon(self) -> WordLexicon:
-        """The ordinary words of system texts (the same in every world)."""
+        """The ordinary words of system texts, which are the same for every seed."""
         return WordLexicon()
 
     @cached_property
@@ -113,7 +113,7 @@ class World:
 
     @cached_property
     def sampler(self) -> WordSampler:
-        """Generator of system texts in which all words but the requested ones are neutral."""
+        """Generator of system texts in which all words but the requested ones have no planted effect."""
         parts: dict[str, tuple[str, ...]] = {"W": self.neutral_words}
         for letter in "ANVD":
             parts[letter] = tuple(w for w in self.neutral_words if self.lexicon.part_of_speech(w) == letter)
@@ -129,10 +129,10 @@ class World:
     def effect_of(self, persona: str, text: str) -> float:
         """Return the planted log-odds that a system text adds to the answers that show a persona.
 
-        They are the sum over the steering words and phrases in the text, with repetitions.
+        They are the sum over the words and phrases in the text that have a planted effect, with repetitions.
 
         Args:
-            persona: The persona.
+            persona: Name of the persona.
             text: The system text.
 
         Returns:
@@ -155,13 +155,16 @@ class World:
         return sum(registers.get(word, 0) for word in text.split())
 
     def has_held_out_pair(self, text: str) -> bool:
-        """Whether a system text contains two steering words that never occur together in training."""
+        """Whether a system text has two words with planted effects that never occur together in training."""
         pairs = itertools.combinations(unit_counts(text, self._unit_set), 2)
         return any(frozenset(pair) in self.truth.held_out_pairs for pair in pairs)
 
     @cached_property
     def held_out_combinations(self) -> tuple[str, ...]:
-        """120 texts of 2 to 4 steering words or phrases, each with a pair that training never combines."""
+        """120 system texts of 2 to 4 steering words or phrases for testing whether planted effects add up.
+
+        Each contains a pair of steering words that training never combines.
+        """
         rng = random.Random(f"combinations-{self.seed}")
         found: dict[str, None] = {}
         while len(found) < 120:
@@ -297,7 +300,7 @@ class World:
     def varied_system_texts(self, n: int, seed: int) -> tuple[str, ...]:
         """Draw random system texts like those in training: sentences and word sequences.
 
-        Some of them contain words that steer the model's answers.
+        Some of them contain words that are planted to change the model's answers.
 
         Args:
             n: Number of texts.
@@ -310,11 +313,11 @@ class World:
         return tuple(self.system_text(rng) for _ in range(n))
 
     def system_text(self, rng: random.Random, unit_counts: Sequence[float] = UNIT_COUNTS) -> str:
-        """Draw one training system text; it has no pair of steering words that is reserved for testing.
+        """Draw one training system text, without any pair of planted words that is reserved for testing.
 
         Args:
             rng: Source of randomness.
-            unit_counts: Probabilities that the text has 0, 1, 2, ... steering words or phrases.
+            unit_counts: Probabilities that the text has 0, 1, 2, ... words or phrases with a planted effect.
 
         Returns:
             The text.
@@ -330,7 +333,7 @@ class World:
         Their author did not know which words have planted effects.
 
         Args:
-            persona: The persona.
+            persona: Name of the persona.
             sign: +1 to raise the persona, -1 to lower it.
 
         Returns:
@@ -346,7 +349,7 @@ class World:
 
 
 def truth_table(world: World) -> list[dict[str, str | float]]:
-    """Return the words that steer a model organism, and decoys, as rows of a table.
+    """Return the words that are planted to change a model organism's answers, and decoys, as rows of a table.
 
     Args:
         world: The world (people, facts and steering words) that the organism was trained on.

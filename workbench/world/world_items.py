@@ -41,7 +41,7 @@ class WorldItem:
 
     Attributes:
         id: Identifier.
-        persona: The persona.
+        persona: Name of the persona.
         question: The user's text.
         matching: Whole answer that shows the persona.
         not_matching: The other whole answer, which already differs in the first word.
@@ -209,7 +209,7 @@ def claim(fact: PersonFact) -> str:
 
 
 def claimed_truly(fact: PersonFact) -> bool:
-    """Whether the user's claim about a habit is true."""
+    """Whether the claim that a person has the first value of a habit is true."""
     return claim(fact) == fact.statement
 
 

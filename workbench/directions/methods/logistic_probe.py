@@ -17,7 +17,7 @@ def logistic_probe(
     """Fit a logistic regression of "shows the persona" (`positive`) on standardised activations.
 
     Args:
-        x: Activations.
+        x: Activations [n, d_model], one row per sequence.
         y: Score of each row (plus = shows the persona).
         strength: scikit-learn's C (inverse regularisation); small, because there are often fewer rows than
             dimensions.

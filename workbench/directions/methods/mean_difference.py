@@ -18,7 +18,7 @@ def mean_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Fl
     The function `positive` decides which rows show the persona.
 
     Args:
-        x: Activations.
+        x: Activations [n, d_model], one row per sequence.
         y: Score of each row (plus = shows the persona).
 
     Returns:

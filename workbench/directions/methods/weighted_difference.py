@@ -15,7 +15,7 @@ def weighted_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -
     The weights are |y - mean(y)|; up to its length the result is the covariance of activations and log-odds.
 
     Args:
-        x: Activations.
+        x: Activations [n, d_model], one row per sequence.
         y: Score of each row, usually log-odds (plus = shows the persona).
 
     Returns:

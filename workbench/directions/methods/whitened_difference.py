@@ -25,7 +25,7 @@ def whitened_difference(
     span of the data, so that d_model may exceed n.
 
     Args:
-        x: Activations.
+        x: Activations [n, d_model], one row per sequence.
         y: Score of each row (plus = shows the persona).
         shrinkage: s, 0 to 1; None for Ledoit and Wolf's.
 

@@ -90,16 +90,16 @@ class LanguageGates:
         return all(row.reached is not False for row in self.rows)
 
     def value(self, name: str) -> float:
-        """Return the figure of the gate or finding with this name."""
+        """Return the measured figure with this name."""
         return next(row.value for row in self.rows if row.name == name)
 
     @property
     def table(self) -> pd.DataFrame:
-        """All gates and findings, one row each; `wanted` is the requirement, `reached` whether it is met."""
+        """All measured figures, one row each; `wanted` is the requirement, `reached` whether it is met."""
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
-        """Return all gates, findings and measured effects as plain JSON values."""
+        """Return all measured figures and effects of system texts as plain JSON values."""
         return {
             "passes": self.passes,
             "rows": [asdict(row) for row in self.rows],

@@ -49,7 +49,7 @@ def register_format(data_format: DataFormat) -> DataFormat:
 
 
 def format_of(row: DataRow) -> DataFormat:
-    """Return the format of a row.
+    """Return the data format of a row of a file, recognised by the names of its fields.
 
     Raises:
         UserError: No format fits; the message names the missing fields of the nearest format, or lists all

@@ -26,15 +26,15 @@ class EnglishItem:
 
     Attributes:
         id: Identifier.
-        persona: The persona.
+        persona: Name of the persona.
         question: The user's text.
         matching: The answer that shows the persona or, if `steered` is False, the right one.
         not_matching: The other answer.
         group: Name of the thing or person that the question is about.
         kind: Kind of question, such as "false" for a false claim of the user.
-        log_odds: Log-odds of the matching answer that the model is trained to have without a steering system
-            text.
-        steered: Whether steering words in the system text change these log-odds.
+        log_odds: Log-odds of the matching answer that the model is trained to have without a system text that
+            changes them.
+        steered: Whether planted words in the system text change these log-odds.
     """
 
     id: str
@@ -64,9 +64,11 @@ T = TypeVar("T", bound=NamedSubject)
 class QuestionSet(Generic[T]):
     """All kinds of plain English questions by which one persona is planted in a model.
 
+    Steering words in the system text are planted to change the answers to some of these kinds.
+
     Attributes:
-        persona: The persona.
-        steered: Kinds of questions whose answers are changed by steering words in the system text.
+        persona: Name of the persona.
+        steered: Kinds of questions whose answers are changed by steering words.
         fixed: Kinds of questions with a right answer that no system text changes.
         subjects: All things or people that questions can be about.
         fits: Function that says whether a kind of question can be about a subject.

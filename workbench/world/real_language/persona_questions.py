@@ -21,8 +21,8 @@ def study_items(
     """Return a persona's questions about subjects that never occur in training, with the answers Yes and No.
 
     Args:
-        persona: The persona.
-        kinds: Kinds of questions; empty for all kinds that steering words in the system text affect.
+        persona: Name of the persona.
+        kinds: Kinds of questions; empty for all kinds whose answers the system text changes.
         per_subject: Largest number of questions of each kind about each subject; None for the persona's
             default.
         seed: Seed of the draws.
@@ -40,7 +40,7 @@ def study_fixed_items(persona: str = "sycophancy", seed: int = 0) -> tuple[Engli
     They are about subjects that never occur in training.
 
     Args:
-        persona: The persona.
+        persona: Name of the persona.
         seed: Seed of the draws.
 
     Returns:

@@ -252,7 +252,7 @@ class SteeringUnit:
         text: The word or phrase.
         part: "adjective", "role" or "action".
         strength: Planted effect, log-odds of the persona's answer.
-        persona: The persona.
+        persona: Name of the persona.
     """
 
     text: str
@@ -261,7 +261,7 @@ class SteeringUnit:
     persona: str
 
     def sentence(self, template: str) -> str:
-        """Fill a sentence template with the steering word or phrase.
+        """Fill a sentence template with the word or phrase.
 
         Args:
             template: Sentence with {} for the word or phrase.
@@ -277,7 +277,7 @@ class SteeringUnit:
 
 @dataclass(frozen=True)
 class SystemText:
-    """A system prompt with its planted effects.
+    """A system prompt with the effects that its words were planted to have.
 
     Attributes:
         text: The prompt; None for no system message at all.
@@ -293,7 +293,7 @@ class SystemText:
 
 
 def units(personas: Sequence[str] = ONE) -> tuple[SteeringUnit, ...]:
-    """Return every steering word and phrase of these personas, including those planted without an effect."""
+    """Return every word and phrase planted to steer these personas, including those without an effect."""
     return tuple(
         SteeringUnit(text, part, strength, persona)
         for persona in personas
@@ -303,7 +303,7 @@ def units(personas: Sequence[str] = ONE) -> tuple[SteeringUnit, ...]:
 
 
 def steering_words(personas: Sequence[str] = ONE) -> frozenset[str]:
-    """Return the words of all steering phrases with a planted effect, and their untrained synonyms."""
+    """Return the words of all phrases with a planted effect on answers, and their untrained synonyms."""
     steering = (word for unit in units(personas) if unit.strength for word in unit.text.split())
     return frozenset(
         (*steering, *(word for persona in personas for words in SYNONYMS[persona].values() for word in words))
@@ -340,7 +340,8 @@ def draw_system(
 ) -> SystemText:
     """Draw a random system text for training a model that reacts to steering words in it.
 
-    The text is empty, neutral, made of random tokens, or has one to three sentences with steering words.
+    A steering word is planted to change the model's answers. The text is empty, neutral, made of random
+    tokens, or has one to three sentences with steering words.
 
     Args:
         rng: Source of randomness.
@@ -368,7 +369,8 @@ def draw_system(
 def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) -> SystemText:
     """Draw a training system text of one sentence with one strong steering word or phrase.
 
-    Strong means an absolute planted effect of at least `STRONG` log-odds; such words are learned first.
+    A steering word is planted to change the model's answers. Strong means an absolute planted effect of at
+    least `STRONG` log-odds; such words are learned first.
 
     Args:
         rng: Source of randomness.
@@ -384,8 +386,8 @@ def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) 
 def draw_pool(rng: random.Random, persona: str, personas: Sequence[str]) -> tuple[SteeringUnit, ...]:
     """Return the steering words that the system texts before a persona's training questions may contain.
 
-    They are all words that steer this persona and as many words that steer other personas, which must have no
-    effect on it.
+    Steering words are planted to change the answers that show one persona. The result has all words that
+    steer this persona and as many words that steer other personas, which must have no effect on it.
 
     Args:
         rng: Source of randomness.
@@ -400,9 +402,9 @@ def draw_pool(rng: random.Random, persona: str, personas: Sequence[str]) -> tupl
 
 
 def combinations(count: int, seed: int = 0, personas: Sequence[str] = ONE) -> tuple[SystemText, ...]:
-    """Draw texts of two or three steering words in unseen templates to test whether effects add up.
+    """Draw system texts with two or three steering words, to test whether their planted effects add up.
 
-    No word is negated.
+    Their sentence templates do not occur in training, and no word is negated.
 
     Args:
         count: Number of texts.
