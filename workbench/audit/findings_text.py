@@ -76,7 +76,7 @@ def whole(audit: Audit) -> str:
 
 
 def causes(audit: Audit) -> str:
-    """Name the prompt's words that raise the persona and those that lower it, with their effects in log-odds."""
+    """Name the prompt's words that raise or lower the persona, with their effects in log-odds."""
     named = [(word(audit, i), audit.effects.words[i].interval) for i in audit.effects.named]
     if not named:
         return f"No single word has an effect of {audit.tolerance / 2:g} log-odds or more that holds up after correction for the number of words."
@@ -138,7 +138,7 @@ def minimal_edit_sentence(audit: Audit) -> str:
 
 
 def sentence_offer(audit: Audit) -> tuple[str, ...]:
-    """Describe the sentence that `offer_sentence` added to an audit: its effect, its cost and its side effects.
+    """Describe the sentence that `offer_sentence` added to an audit: effect, cost and side effects.
 
     Args:
         audit: The audit. Without an added sentence, there are no lines.

@@ -29,7 +29,7 @@ NEURONPEDIA = re.compile(r"https://www\.neuronpedia\.org/[\w./-]+", re.ASCII)
 
 
 def drawable(file: AttributionFile | None, missing: list[str]) -> AttributionFile:
-    """Return the parts of the attribution that fit on a page.
+    """Return a run's attribution results without the parts that are too large for the report's page.
 
     Args:
         file: Contents of attribution.json; None if the file is missing.
@@ -53,11 +53,11 @@ def drawable(file: AttributionFile | None, missing: list[str]) -> AttributionFil
 
 
 def with_labels(file: AttributionFile, labels: Mapping[int, str]) -> AttributionFile:
-    """Add users' labels to the names of the circuit's latents.
+    """Add users' labels, such as "says no", to the names of the latents in a circuit.
 
     Args:
         file: Contents of attribution.json.
-        labels: Label by the latent's index.
+        labels: Label of each labelled latent, by the latent's index.
     """
     if file.circuit is None:
         return file
@@ -78,7 +78,9 @@ def _excess(circuit: CircuitEntry) -> str:
 
 
 def cut_cards(file: CardsFile, missing: list[str]) -> CardsFile:
-    """Keep at most MAX_CARDS latent cards with MAX_EXAMPLES texts each.
+    """Keep as many latent cards as fit on the report's page: MAX_CARDS, with MAX_EXAMPLES texts each.
+
+    A latent card describes one SAE latent: its activations, its logit effects and texts that activate it.
 
     Args:
         file: Contents of cards.json.
@@ -102,7 +104,13 @@ def _cut_card(card: CardEntry) -> CardEntry:
 
 
 def end_names(circuit: CircuitEntry) -> dict[str, str]:
-    """Return the displayed names of all tokens, nodes and targets of the circuit, by id."""
+    """Return the display names of all components that a circuit's edges connect, by the component's id.
+
+    The components are prompt tokens, heads, MLPs, directions, latents and the answer.
+
+    Args:
+        circuit: The circuit, as in attribution.json.
+    """
     named = {f"token:{i}": f"token {token.strip() or token}" for i, token in enumerate(circuit.tokens)}
     nodes = {n.id: f"{n.name} at {_place(circuit, n.place)}" for n in circuit.nodes}
     return named | nodes | {t.id: t.name for t in circuit.targets}
@@ -126,19 +134,31 @@ def circuit_picture(circuit: CircuitEntry) -> Markup:
 
 
 def dose_picture(doses: list[DoseEntry]) -> Markup:
-    """Draw the dose-response curves of prompt and steering as SVG; empty without doses."""
+    """Draw dose-response curves as SVG: the answer's log-odds under parts of the prompt and under steering.
+
+    Args:
+        doses: Points of both curves; without any, the picture is empty.
+    """
     return Markup(dose_svg([dose.model_dump() for dose in doses]))
 
 
 def histogram_picture(card: CardEntry) -> Markup:
-    """Draw the histogram of a latent's activations, where it is active, as SVG."""
+    """Draw a histogram of the non-zero activations of one SAE latent as SVG.
+
+    Args:
+        card: Description of the latent, with the edges and counts of the histogram.
+    """
     return Markup(histogram_svg(card.edges, card.counts))
 
 
 def shaded_tokens(example: FiringEntry) -> list[tuple[str, int]]:
-    """Return each token of an example with the latent's activation there, from 0 (none) to 4 (largest).
+    """Return the tokens of a text with a level for the latent's activation on each token.
 
-    If no token contains white space, the tokens are whole words and are separated by spaces.
+    The levels are from 0 (no activation) to 4 (the text's largest). If no token contains white space, the
+    tokens are whole words and get a space between.
+
+    Args:
+        example: A text that activates the latent, with its tokens and activations.
     """
     values = [*example.activations, *[None] * len(example.tokens)]
     shares = [(value or 0.0) / example.activation if example.activation else 0.0 for value in values]
@@ -150,7 +170,11 @@ def shaded_tokens(example: FiringEntry) -> list[tuple[str, int]]:
 
 
 def neuronpedia_link(card: CardEntry) -> str | None:
-    """Return the address of the latent's page if it is a valid Neuronpedia address, otherwise None."""
+    """Return the Neuronpedia address of a latent, or None if it has none or the address is not valid.
+
+    Args:
+        card: Description of the latent.
+    """
     return card.neuronpedia if card.neuronpedia and NEURONPEDIA.fullmatch(card.neuronpedia) else None
 
 

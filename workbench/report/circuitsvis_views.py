@@ -38,13 +38,14 @@ MAX_TOKENS = 2_000
 
 @dataclass(frozen=True)
 class CircuitsvisView:
-    """One or more circuitsvis views as HTML that a notebook displays.
+    """One or more circuitsvis pictures as HTML that a notebook displays.
 
-    Views can be added with `+`; the sum contains the script once.
+    Pictures can be combined with `+`; the circuitsvis script is then included only once.
 
     Attributes:
-        pieces: (element id, static replacement, script call) for each view.
-        source: The compressed script in base64.
+        pieces: For each picture: the id of its HTML element, a static picture for viewers without scripts,
+            and the JavaScript call that draws it.
+        source: The compressed circuitsvis script in base64.
     """
 
     pieces: tuple[tuple[str, str, str], ...]
@@ -52,7 +53,7 @@ class CircuitsvisView:
 
     @property
     def html(self) -> str:
-        """HTML of the views with the script that draws them."""
+        """HTML of all pictures, together with the script that draws them."""
         places = "".join(
             f'<div id="{name}" style="margin:15px 0">{still}</div>' for name, still, _ in self.pieces
         )

@@ -26,16 +26,17 @@ NAMES = {
 
 
 def view(frame: pd.DataFrame, summary: AttributionFile | None, missing: list[str]) -> dict[str, Any]:
-    """Convert the ledger to the data that the page draws.
+    """Convert the effects of prompt tokens on targets to the data of the report's token table.
 
     Args:
-        frame: Contents of attribution.parquet.
+        frame: Contents of attribution.parquet, one row per token, target and estimator.
         summary: Contents of attribution.json; None if the file is missing.
         missing: List to which a line is added for everything that is left out.
 
     Returns:
-        Tokens, targets, estimators, and by estimator the cells [target][token] of [mean, low, high, sd] (None
-        if there is no such cell), together with the summary's figures.
+        A dictionary with the tokens, targets and estimators, and the figures of attribution.json. Its `cells`
+        has for each estimator a nested list [target][token] of [mean, low, high, sd]; None if there is no
+        effect.
     """
     if frame.empty:
         raise ValueError("the table has no rows")

@@ -73,23 +73,23 @@ FileKind = TypeVar("FileKind", bound=RunFile)
 
 @dataclass
 class RunContents:
-    """Contents of a run directory; a part is None if its file is missing or invalid.
+    """Contents of a run directory for the report; a part is None if its file is missing or invalid.
 
     Attributes:
-        comparison: Contents of comparison.json.
-        frontier: Contents of search/frontier.json.
-        history: Best objective by model calls for each search.
-        ledger: Data of the ledger's grid (`ledger_grid.view`).
-        direction: Contents of direction.json.
-        latents: Contents of latents.json.
-        attribution: Contents of attribution.json that fit on a page.
-        cards: Contents of cards.json.
-        evaluation: Contents of evaluation.parquet.
-        off_target: Contents of off_target.parquet.
-        questions: Contents of questions.parquet.
-        manifest: Contents of manifest.json.
+        comparison: Comparison of all conditions on test questions (comparison.json).
+        frontier: Prompts that the searches found (search/frontier.json).
+        history: Best objective of each search as [model calls, objective] points.
+        ledger: Effects of prompt tokens, as `ledger_grid.view` returns them.
+        direction: The persona's direction and the scan over layers (direction.json).
+        latents: The ranked SAE latents (latents.json).
+        attribution: Contents of attribution.json, without parts that are too large for a page.
+        cards: Descriptions of single latents (cards.json).
+        evaluation: Log-odds of every test question under every condition (evaluation.parquet).
+        off_target: Side effects of every condition by question (off_target.parquet).
+        questions: Texts of the questions (questions.parquet).
+        manifest: Versions, hashes and notes of the run (manifest.json).
         study: Text of study.yaml.
-        labels: Users' labels by the latent's index.
+        labels: Users' labels of latents, by the latent's index.
         missing: One line for each part that is missing, broken or cut.
     """
 
@@ -111,7 +111,10 @@ class RunContents:
 
     @cached_property
     def claims(self) -> ClaimResults | None:
-        """Results of the claims about the chosen prompt; None without a comparison."""
+        """Results of the statistical claims about the chosen prompt; None without a comparison.
+
+        The first claim is that the prompt works: more than no prompt and than random or neutral text.
+        """
         return (
             None
             if self.comparison is None
@@ -176,7 +179,14 @@ def load_run(directory: Path) -> RunContents:
 
 
 def clean(value: Any) -> Any:
-    """Convert a value to safe JSON: texts visible and shortened, numbers finite or None, keys strings."""
+    """Convert any value to one that can be put into the report's page as JSON.
+
+    Texts are shortened and their invisible characters made visible. Numbers that are not finite become None.
+    Keys become strings.
+
+    Args:
+        value: The value, also nested.
+    """
     if isinstance(value, str):
         return shorten(visible(value, spaces=False), MAX_TEXT)
     if isinstance(value, bool) or value is None or isinstance(value, int):

@@ -37,13 +37,13 @@ MAX_LINES = 60
 
 @dataclass(frozen=True)
 class OverviewRun:
-    """A run on the overview page.
+    """A run that is listed on a page that compares several runs.
 
     Attributes:
         path: The run directory.
         label: Label that distinguishes the run from the others.
         state: "done", "failed" or another state of a sweep's study.
-        reason: Reason why the run is not done.
+        reason: Reason why the run is not done; empty if it is done.
 
     Example:
         >>> wb.OverviewRun(tmp_path, "seed 1").state
@@ -58,15 +58,15 @@ class OverviewRun:
 
 @dataclass(frozen=True)
 class OverviewLine:
-    """One line of a forest plot: a condition's effect over one or several runs.
+    """One line of a forest plot: the effect of a condition (a prompt or intervention) in one or several runs.
 
     Attributes:
         condition: Name of the condition.
         label: Settings of the runs, without the seed.
-        kind: Kind of the condition.
-        runs: Number of different results.
+        kind: Kind of the condition, such as a found prompt, a written prompt or steering.
+        runs: Number of runs with different results.
         rate: Mean rate of the matching answer (the one that shows the persona).
-        shift: Mean change of the log-odds against no prompt.
+        shift: Mean change of the persona's log-odds against no prompt.
         low: Lower end of the 95 % interval of `shift`; None without an interval.
         high: Upper end of the interval.
     """
@@ -83,15 +83,17 @@ class OverviewLine:
 
 @dataclass(frozen=True)
 class OverviewGroup:
-    """One forest plot: the runs of one model, persona, sign, metric and set of questions.
+    """One forest plot of comparable runs.
+
+    These have the same model, persona, sign (less or more of the persona), metric and questions.
 
     Attributes:
         title: Title of the plot.
-        lines: All lines, for the table.
+        lines: All lines of the plot's table.
         low: Lower end of the axis.
         high: Upper end of the axis.
         ticks: Positions of the axis ticks.
-        drawn: Lines that are drawn, at most MAX_LINES.
+        drawn: The first lines, at most MAX_LINES, which are drawn.
     """
 
     title: str

@@ -20,16 +20,16 @@ MAX_CHARACTERS = 700
 
 
 def question_list(contents: RunContents) -> dict[str, Any] | None:
-    """Collect the single test questions with every condition's log-odds.
+    """Collect the test questions with the log-odds of the persona's answer under every condition.
 
     Args:
-        contents: Files of the run.
+        contents: Contents of the run's files.
 
     Returns:
-        A dictionary, or None if the run has no answers to single questions. `items` has the kind ("test", or
-        "true" for true statements), group and texts of each question. `odds` has by condition the log-odds of
-        each item (mean over option orders), None if the item was not asked. `baseline` is the name of the
-        baseline.
+        A dictionary, or None if the run has no answers to single questions. `items` is a list of the
+        questions with kind ("test", or "true" for true statements), group and texts. `odds` has for each
+        condition (a prompt or intervention) the log-odds of each question, as a mean over both orders of the
+        options; None if the question was not asked. `baseline` is the name of the condition without a prompt.
     """
     comparison, answers = contents.comparison, contents.evaluation
     if (
@@ -60,14 +60,15 @@ def question_list(contents: RunContents) -> dict[str, Any] | None:
 
 
 def example_question(contents: RunContents, name: str) -> dict[str, Any] | None:
-    """Return a typical test question: the one with the median change under a condition.
+    """Return the test question whose log-odds a prompt changes by the median amount, as a typical example.
 
     Args:
-        contents: Files of the run.
-        name: Name of the condition.
+        contents: Contents of the run's files.
+        name: Name of the condition (a prompt or intervention), which is compared with no prompt.
 
     Returns:
-        The question, its answers, and the log-odds before and after; None if the run has no texts.
+        The question, its answers, and the log-odds of the persona's answer without and with the condition.
+        None if the run has no texts of questions.
     """
     comparison, answers, texts = contents.comparison, contents.evaluation, _texts(contents)
     if comparison is None or answers is None or not {"item", "group"} <= set(answers.columns):

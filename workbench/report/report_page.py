@@ -106,9 +106,13 @@ def _write_results(results: Any, path: str | os.PathLike[str] | None) -> Path:
 
 
 def render(contents: RunContents) -> str:
-    """Render the page as text: tables as HTML, and data as JSON from which the script draws the pictures.
+    """Render the report of a run as an HTML page.
 
-    If the page is too large, the largest picture's data are left out, until the page fits.
+    Tables are HTML; pictures are drawn by a script from JSON data in the page. If the page is too large, the
+    data of the largest picture are left out, until the page fits.
+
+    Args:
+        contents: Contents of the run's files.
     """
     told = story.tell(contents)
     data = picture_data(contents)
@@ -119,7 +123,11 @@ def render(contents: RunContents) -> str:
 
 
 def picture_data(contents: RunContents) -> dict[str, Any]:
-    """Collect the data of the page's pictures as plain JSON values; a missing part is null."""
+    """Collect the data of the report's pictures as plain JSON values; a missing picture is null.
+
+    Args:
+        contents: Contents of the run's files.
+    """
     comparison = contents.comparison
     frontier = contents.frontier
     return clean_keys(
@@ -155,7 +163,13 @@ def _named(lines: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def clean_keys(data: dict[str, Any]) -> dict[str, Any]:
-    """Clean all data for JSON; empty parts become None, so that the page omits their section."""
+    """Convert the data of the report's pictures to values that are safe in JSON.
+
+    Data that are empty become None, so that the page omits their section.
+
+    Args:
+        data: Data of each picture by the picture's name.
+    """
     return {key: None if value in ({}, []) else clean(value) for key, value in data.items()}
 
 
@@ -289,7 +303,11 @@ def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
 
 
 def inline_hash(text: str) -> str:
-    """Return the hash of an inline element for the content security policy."""
+    """Return the hash by which a content security policy allows an inline script or style.
+
+    Args:
+        text: Content of the HTML element.
+    """
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

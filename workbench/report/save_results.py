@@ -17,10 +17,11 @@ from workbench.search import Frontier, write_frontiers
 
 
 def save_results(results: Sequence[Any], directory: Path) -> None:
-    """Write comparisons, ledgers, frontiers, latents and layer scans as the files of a run directory.
+    """Write results from a notebook as the files of a run directory.
 
     Args:
-        results: The results; only frontiers may occur more than once.
+        results: Comparison, ledger (effects of prompt tokens), frontiers (prompts of searches), latents and
+            layer scan. Only frontiers may occur more than once.
         directory: The run directory.
 
     Raises:

@@ -28,19 +28,20 @@ UNKNOWN = ("other", "Of a kind that this installation does not know")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict at the top of the page.
+    """What the top of a run's report says about the found prompt.
 
     Attributes:
         question: The question that the run answers.
         verdict: The answer in one sentence.
-        tone: "yes" (*works* and *clean* are shown), "part" (an effect, but not all claims are shown), "no"
-            (the opposite effect), "unclear" or "missing" (no comparison).
+        tone: "yes" if the prompt is shown to have the intended effect, more than random and neutral text, and
+            no side effects; "part" if not all of this is shown; "no" if it has the opposite effect;
+            "unclear"; "missing" if nothing was compared.
         meaning: Explanation of the persona and of the rate.
-        best: The chosen prompt; None without one.
+        best: The chosen prompt with its results; None without one.
         difference: Difference between the chosen prompt and no prompt.
         figures: (label, value, interval) for each main figure, as text.
         caveats: Reasons for caution, most important first.
-        claims: Results of the claims.
+        claims: Results of the statistical claims about the prompt.
     """
 
     question: str
@@ -55,7 +56,7 @@ class Verdict:
 
     @property
     def p(self) -> float | None:
-        """Corrected p-value of the chosen prompt's difference to no prompt."""
+        """P-value of the chosen prompt's difference to no prompt, corrected for multiple comparisons."""
         return self.difference.corrected_p if self.difference else None
 
 
@@ -68,38 +69,65 @@ def capitalised(text: str) -> str:
 
 
 def group_of(kind: str) -> str:
-    """Return the key of a kind's group in GROUPS, or "other" for a kind that is not registered."""
+    """Return the group of conditions, such as found or written prompts, to which a kind belongs.
+
+    It is "other" for a kind that is not registered.
+
+    Args:
+        kind: Kind of a condition (a prompt or intervention that a study compares), such as "manual".
+    """
     known = CONDITION_KINDS.get(kind)
     return UNKNOWN[0] if known is None else known.group
 
 
 def groups_of(kinds: Iterable[str]) -> dict[str, str]:
-    """Return the groups of a table or legend with their titles.
+    """Return the groups of conditions that a table or legend shows, as titles by key.
 
-    These are all of GROUPS, and the group of unknown kinds if one of the kinds is not registered.
+    These are all of GROUPS, and a group "other" if a kind is not registered.
+
+    Args:
+        kinds: Kinds of the shown conditions, such as "manual" (a prompt written by a person).
     """
     return GROUPS | (dict([UNKNOWN]) if any(kind not in CONDITION_KINDS for kind in kinds) else {})
 
 
 def group_index(kind: str) -> int:
-    """Return the position of a kind's group in tables and pictures."""
+    """Return the position of a condition's group in tables and pictures.
+
+    Args:
+        kind: Kind of a condition (a prompt or intervention that a study compares), such as "manual".
+    """
     return [*GROUPS, UNKNOWN[0]].index(group_of(kind))
 
 
 def describe(kind: str) -> str:
-    """Return a short description of a condition's kind, or the kind itself if it is not registered."""
+    """Return a short description of a kind of condition, or its name if it is not registered.
+
+    Args:
+        kind: Kind of a condition (a prompt or intervention that a study compares), such as "manual".
+    """
     known = CONDITION_KINDS.get(kind)
     return kind if known is None else known.description
 
 
 def is_control(kind: str) -> bool:
-    """Whether a kind is registered as a control of a claim."""
+    """Whether conditions of this kind are controls, with which found prompts are compared.
+
+    Args:
+        kind: Kind of a condition (a prompt or intervention that a study compares), such as "manual".
+    """
     known = CONDITION_KINDS.get(kind)
     return known is not None and known.is_control
 
 
 def tell(contents: RunContents) -> Verdict:
-    """Write the verdict of a run; without a comparison it says that the question is open."""
+    """Write the verdict of a run: what its report says first about the found prompt.
+
+    If the run compared nothing, the verdict says so.
+
+    Args:
+        contents: Contents of the run's files.
+    """
     comparison = contents.comparison
     if comparison is None or not comparison.conditions:
         return Verdict(
@@ -143,11 +171,11 @@ def tell(contents: RunContents) -> Verdict:
 
 
 def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
-    """List the reasons for caution about the verdict, most important first.
+    """List the reasons for caution about a run's verdict, most important first.
 
     Args:
-        contents: Files of the run, with a comparison.
-        best: The chosen prompt.
+        contents: Contents of the run's files, with a comparison.
+        best: The chosen prompt with its results.
     """
     comparison = contents.comparison
     assert comparison is not None

@@ -30,7 +30,7 @@ _DEPARTURES = {
 
 
 class AskingProtocol(BaseModel):
-    """How questions are asked, read and chosen; defaults are corrected, other values as published."""
+    """How questions are asked, scored and split: correctly by default, or as in arXiv 2601.02896."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -53,7 +53,7 @@ class AskingProtocol(BaseModel):
 
     @property
     def departures(self) -> tuple[str, ...]:
-        """One line for each field that has the published value instead of the corrected one."""
+        """One line for each setting that follows the published study (arXiv 2601.02896) in a known defect."""
         default = type(self)()
         return tuple(
             f"as published: {text}"
@@ -62,7 +62,13 @@ class AskingProtocol(BaseModel):
         )
 
     def persona(self, persona: Persona) -> Persona:
-        """Return the persona with the letters and question groups of this protocol."""
+        """Return the persona with option letters and question groups as this protocol requires.
+
+        The protocol may score `A)` instead of `A`, and treat every question as its own group.
+
+        Args:
+            persona: The persona.
+        """
         if self.letters == "bracketed" and persona.letters is not None:
             a, b = persona.letters.letters
             persona = replace(persona, letters=replace(persona.letters, letters=(f"{a})", f"{b})")))
@@ -71,9 +77,13 @@ class AskingProtocol(BaseModel):
         return persona
 
     def splits(self, splits: Splits) -> Splits:
-        """Return the splits of this protocol.
+        """Return the splits of the questions as this protocol requires.
 
-        If the protocol chooses on test questions, they replace the selection questions.
+        The corrected protocol leaves them unchanged. A protocol that chooses prompts on test questions, as
+        the published one does, gets the test questions as its selection split.
+
+        Args:
+            splits: The train, search, selection and test split.
         """
         return (
             splits

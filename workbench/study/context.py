@@ -48,19 +48,21 @@ class ChosenDirections:
 
 @dataclass(frozen=True)
 class StudyContext:
-    """State of a running study; a stage reads earlier findings and returns a context with its own.
+    """State of a running study, which each stage reads and extends by its results.
 
     Attributes:
         directory: The run directory.
         material: Model, persona, splits and settings.
         report: Callback for the progress of stages.
         watch: Callback for the steps of searches; None for none.
-        off_target: Off-target measures that are taken for every condition, by name.
+        off_target: Measures of side effects that are taken for every compared condition (a prompt or
+            intervention), by name.
         directions: The chosen direction and the random ones; None before they are found.
-        other_directions: Directions of the other personas that the study names, in its order.
-        latents: The ranked latents; None without an SAE.
-        searches: Frontiers by the search's name, as found.
-        chosen: The same frontiers, measured on the selection split, with the best prompt of each marked.
+        other_directions: Directions of the other personas that the study names, in the same order.
+        latents: SAE latents, ranked by how well they distinguish the persona; None without an SAE.
+        searches: The prompts that each search found (a frontier of objective against fluency), by the
+            search's name.
+        chosen: The same prompts, measured on selection questions, with the best one of each search marked.
         recorder: Writer of progress.json.
         loaded_here: Whether the study loaded its model itself, so that another process can load it too.
     """
@@ -139,7 +141,7 @@ class StudyContext:
             watch: Callback for the steps of searches.
 
         Raises:
-            UserError: The inputs differ from those that the other process noted.
+            UserError: The inputs differ from those whose hashes the other process recorded.
         """
         material = Material.load(Study.load(directory.file("study.yaml")))
         with runner_for(material.model).limited(material.study.search.batch_tokens):
@@ -161,14 +163,15 @@ class StudyContext:
 
     @property
     def runner(self) -> Runner:
-        """Runner of the model, whose meter counts the FLOPs of a stage."""
+        """Runner of the model, which runs forward passes and counts their FLOPs."""
         return runner_for(self.material.model)
 
     @contextmanager
     def rendering(self) -> Iterator[None]:
-        """Apply the study's chat template and batch size to all passes inside the `with` block.
+        """Apply the study's rendering of questions and its batch size to all passes inside a `with` block.
 
-        Questions are rendered as the protocol says, and no batch has more than `search.batch_tokens` tokens.
+        Questions use the model's chat template, or plain text if the study reproduces the published protocol.
+        No batch has more tokens than the setting `search.batch_tokens`.
         """
         with (
             self.runner.rendering(self.study.protocol.template),
@@ -177,7 +180,11 @@ class StudyContext:
             yield
 
     def progress(self, stage: str) -> Callable[[SearchProgress], None]:
-        """Return the callback that a search calls after each step, for the stage of this name."""
+        """Return a function that a search calls after each of its steps, to record its progress.
+
+        Args:
+            stage: Name of the search's stage.
+        """
 
         def on_step(progress: SearchProgress) -> None:
             if self.recorder:

@@ -37,8 +37,8 @@ class CostEstimate(ShowsTable):
 
     Attributes:
         study: Settings of the study.
-        facts: Sizes of the model.
-        stages: Costs of the stages in their order.
+        facts: Sizes of the model, such as parameters and layers.
+        stages: Costs of the study's stages (such as directions, searches, comparison) in their order.
         question: Length of a question with its template, in tokens.
         notes: Assumptions, and what fits on which machine.
         machines: Machines for which time and memory are estimated.
@@ -59,12 +59,13 @@ class CostEstimate(ShowsTable):
     def bytes(
         self, stage: StageCost, dtype: str, batch_tokens: int | None = None, on_cpu: bool = False
     ) -> int:
-        """Return the peak memory of a stage in bytes, weights included.
+        """Estimate the peak memory of one stage of the study in bytes, weights included.
 
         Args:
-            stage: The stage.
+            stage: The stage, such as a search.
             dtype: Data type of the weights.
-            batch_tokens: Largest batch in tokens; None for the study's own. Gradients use a quarter of it.
+            batch_tokens: Largest number of tokens in a batch; None for the study's setting. Passes with
+                gradients use a quarter of this.
             on_cpu: Whether the model runs on the CPU, where weights and process share the memory.
         """
         batch = stage.tokens.batch(batch_tokens or self.study.search.batch_tokens)

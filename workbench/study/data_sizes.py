@@ -27,17 +27,18 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class DataSizes:
-    """Sizes of a study's data. All lengths are means in tokens.
+    """Numbers and lengths of a study's questions, for a cost estimate. All lengths are means in tokens.
 
     Attributes:
         items: Number of questions in the whole file.
         tokens: Length of a question in its chat template.
-        after_prompt: Tokens between the prompt and the answer.
-        orders: Number of option orders in which each question is asked.
+        after_prompt: Number of tokens between the prompt and the answer.
+        orders: Number of orders of the options in which each question is asked, 1 or 2.
         notes: Assumptions that were made.
-        answers: Tokens whose log-probabilities score both answers; 1 for a letter (the decision token).
-        asked: Length of a question with a prompt in its slot, without the prompt's own tokens.
-        written: Number of prompts that the persona's authors wrote for the study's sign.
+        answers: Number of tokens whose log-probabilities score both answers; 1 if answers are letters.
+        asked: Length of a question in a chat that also has a prompt, without the prompt's tokens.
+        written: Number of prompts that the persona's authors wrote for the study's aim (less or more of the
+            persona).
     """
 
     items: int

@@ -136,20 +136,27 @@ class LocalDraftModel:
     def sentence_effects(
         self, sentences: Sequence[str], pairs: Sequence[tuple[str, str, str]]
     ) -> list[float]:
-        """Measure how much each system sentence raises the log-odds of the answers that show the behaviour.
+        """Measure how much each system prompt makes the model prefer answers that show the behaviour.
 
         Args:
-            sentences: System sentences.
+            sentences: System prompts of one sentence.
             pairs: (question, answer that shows the behaviour, other answer) for each question.
 
         Returns:
-            For each sentence, the mean log-odds per token minus those under neutral sentences.
+            For each sentence, the mean log-odds per token of the answers that show the behaviour, minus those
+            under neutral system prompts.
         """
         neutral = [self._log_odds(text, pairs) for text in NEUTRAL[:2]]
         return [self._log_odds(text, pairs) - sum(neutral) / len(neutral) for text in sentences]
 
     def is_true(self, statement: str) -> bool:
-        """Whether the model finds "True" likelier than "False" for a statement, after answered examples."""
+        """Whether the model finds a statement true: "True" is a likelier reply than "False".
+
+        The request begins with a few statements and their correct replies, as examples.
+
+        Args:
+            statement: The statement.
+        """
         asked: list[dict[str, str]] = []
         for said, verdict in _TRUE_EXAMPLES:
             asked += [
@@ -214,13 +221,16 @@ def contrasted_replies(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[ContrastedReply]:
-    """Write one-line replies by contrastive decoding, all in one batch (step 2 of the module's text).
+    """Write one-line replies to a question by contrastive decoding, all in one batch.
+
+    The question is put in two requests, one for a behaviour and one for its opposite. Each token of a reply
+    is likely after one request and more likely there than after the other.
 
     Args:
         runner: Runner of the model.
         shown: Token ids of the request for the behaviour.
         other: Token ids of the request for the opposite.
-        n: Number of replies of each kind.
+        n: Number of replies to each request.
         temperature: Sampling temperature; 0 takes the best token each time.
         seed: Seed of the sampling.
 

@@ -86,7 +86,9 @@ class DraftedPair:
 
 
 class DraftWriter:
-    """Writer that requests the parts of a persona from a model and checks them.
+    """Writes the parts of a persona (questions, answers, system prompts) with a language model.
+
+    Each part is checked, and those that fail are dropped.
 
     A reply that fails to arrive counts as empty.
 
@@ -95,7 +97,7 @@ class DraftWriter:
         behaviour: The persona's behaviour in words.
         other: The opposite behaviour in words; set once it is known.
         report: Called with a stage and the fraction of the stage that is done, 0 to 1.
-        dropped: Number of dropped entries by the reason.
+        dropped: Number of written texts that failed a check and were dropped, by reason.
     """
 
     def __init__(self, ask: Ask, behaviour: str, report: Callable[[str, float], None]) -> None:
@@ -104,7 +106,7 @@ class DraftWriter:
 
     @property
     def local(self) -> LocalDraftModel | None:
-        """The local model as a judge by likelihoods; None for a model that judges in words."""
+        """The local model, which judges texts by likelihood; None if the model judges in words."""
         return (
             LocalDraftModel(self.ask, self.behaviour, self.other)
             if isinstance(self.ask, LocalModel)
@@ -127,16 +129,17 @@ class DraftWriter:
     ) -> Iterator[str]:
         """Yield the entries of a numbered list that the model writes.
 
-        A local model writes line by line, because a small one ends its list after one entry, repeats the
-        entry, or continues with a mistake. Each line follows the entries that the caller kept and begins with
-        a given first word.
+        Other models write the whole list in one reply. A local model writes one entry at a time, because a
+        small one ends its list after one entry or repeats it. Its request contains the entries so far, and
+        the new entry begins with a given word.
 
         Args:
             request: The request for the list.
-            round_: Number of the round, which changes seed and first words.
-            starts: First words, used in turn.
-            kept: Entries that the caller kept so far.
-            end: Punctuation mark that ends a line without one.
+            round_: Number of earlier requests for the same kind of list; changes the seed and the first
+                words.
+            starts: Words with which entries of a local model begin, used in turn.
+            kept: Entries that passed the caller's checks so far; the caller extends this list.
+            end: Punctuation mark that is added to an entry without one.
         """
         ask = self.ask
         if not isinstance(ask, LocalModel):
@@ -166,14 +169,19 @@ class DraftWriter:
             return ""
 
     def sentences(self, shows: bool, pairs: list[DraftedPair]) -> tuple[str, ...]:
-        """Return different system sentences that request the behaviour, or the opposite.
+        """Write one-sentence system prompts that request the behaviour, or its opposite.
 
-        The model judges each sentence. A local model keeps those that move the answers of the first pairs to
-        the requested side, strongest first. The plainest sentences come from a template.
+        The model is asked about each sentence which behaviour it requests. A `LocalModel` is tested instead:
+        a sentence is kept if it makes the model prefer the answers with the requested behaviour. These are
+        sorted, strongest effect first. Some plain sentences come from a template.
 
         Args:
             shows: Whether the sentences request the behaviour; otherwise the opposite.
-            pairs: Pairs on which a local model judges the sentences.
+            pairs: Questions with an answer that shows the behaviour and one that does not. The first of these
+                test a local model.
+
+        Returns:
+            Different sentences.
         """
         side = self.behaviour if shows else self.other
         plain = [text.format(side=side) for text in _PLAIN]
@@ -219,10 +227,13 @@ class DraftWriter:
         return kept
 
     def pairs(self, wanted: int) -> list[DraftedPair]:
-        """Write pairs and keep those that pass all checks.
+        """Write questions, each with an answer that shows the behaviour and one that does not.
+
+        Only questions whose answers pass all checks are kept: the answers must be usable and differ, and the
+        model must tell which one shows the behaviour.
 
         Args:
-            wanted: Largest number of pairs.
+            wanted: Largest number of questions.
         """
         kept: list[DraftedPair] = []
         for question in self._questions():
@@ -316,7 +327,7 @@ class DraftWriter:
         ] == ["A", "B"]
 
     def true_statements(self) -> tuple[str, ...]:
-        """Write statements and keep those that the model itself calls true."""
+        """Write simple factual statements and keep those that the model itself calls true."""
         kept: list[str] = []
         for text in self.entries(_TRUE.format(n=PER_ROUND), 0, _FIRST_OF_STATEMENTS, kept):
             kept.append(text)

@@ -18,15 +18,15 @@ from workbench.models.loading import choose_dtype
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """A machine for which costs are estimated.
+    """Speed and memory of a machine for which a study's cost is estimated.
 
     Attributes:
         name: Name of the machine.
-        peak: Dense FLOPs per second at the data type.
+        peak: Peak FLOPs per second of dense matrix products at the data type.
         share: Fraction of the peak that is assumed to be achieved.
         memory: Memory in bytes.
         dtype: Data type of the weights.
-        launch: Seconds to launch the kernels of one block; 0 on a CPU.
+        launch: Seconds to launch the kernels of one transformer block; 0 on a CPU.
         bandwidth: Bytes of weights read per second.
     """
 
@@ -61,10 +61,12 @@ MACHINES = (
 
 
 def machines(dtype: str | None = None, on_cpu: str = "float32") -> tuple[MachineSpeed, ...]:
-    """Return the machines of a plan: MACHINES with the measured speed of this machine's core.
+    """Return the machines for which a study's cost is estimated: two GPUs and one CPU core.
+
+    The speed of the core is measured on this machine.
 
     Args:
-        dtype: Data type on all machines; None for each machine's own.
+        dtype: Data type of the weights on all machines; None for each machine's default.
         on_cpu: Data type on the CPU if `dtype` is None.
     """
     *gpus, cpu = MACHINES

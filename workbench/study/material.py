@@ -47,7 +47,7 @@ class Material:
 
     @classmethod
     def load(cls, study: Study, model: Any = None) -> Material:
-        """Load everything that the study names.
+        """Load the model, persona and questions that a study's settings name.
 
         Args:
             study: The settings.
@@ -72,9 +72,10 @@ class Material:
 
     @cached_property
     def search_contexts(self) -> Contexts:
-        """Contexts in which a search along directions or latents scores every prompt.
+        """Questions in their chat template on which a search along directions or latents scores every prompt.
 
-        They have the search questions, or no question at all if the protocol says so.
+        They are search questions. A protocol that follows the published study has a single context without a
+        question.
         """
         return (
             self.search_questions
@@ -84,7 +85,10 @@ class Material:
 
     @cached_property
     def search_questions(self) -> Contexts:
-        """Contexts of search questions, one per question group, as many as the study requests."""
+        """Questions of the search split in their chat template, as many as the setting `search.contexts`.
+
+        They are from different question groups as far as possible.
+        """
         every = self._contexts(self.splits.search)
         n = self.study.search.contexts
         chosen = every.per_group(n, self.study.seed)
@@ -97,7 +101,7 @@ class Material:
 
     @cached_property
     def guard(self) -> CapabilityGuard:
-        """Guard that limits the harm of steering on selection data.
+        """Check on selection questions that limits how much steering may harm other behaviour of the model.
 
         It includes agreement with true statements if the persona has any.
         """
@@ -116,13 +120,16 @@ class Material:
 
     @property
     def has_sae(self) -> bool:
-        """Whether the study has an SAE; "auto" is the organism's SAE on the organism, otherwise none."""
+        """Whether the study has an SAE.
+
+        The setting "auto" means an SAE only on the organism (the small test model of this package).
+        """
         name = self.study.sae
         return name != "none" and (name != "auto" or self.study.model.name == "organism")
 
     @cached_property
     def judge(self) -> tuple[str, Any] | None:
-        """Name and model of the second judge of the prompts' cross-entropy; None without one."""
+        """Name and model of a second model that measures the prompts' cross-entropy; None without one."""
         name, options = self._judge_name, self.study.model
         return None if name is None else (name, load_model(name, options.device, options.dtype))
 
@@ -134,9 +141,10 @@ class Material:
 
     @property
     def lexicon(self) -> Lexicon | Bool[Tensor, " d_vocab"] | None:
-        """Tokens that the searches may use; None for all tokens.
+        """Tokens from which the searches may build prompts; None for all tokens.
 
-        "auto" means the ordinary words of its world on the organism, and whole words elsewhere.
+        The setting "auto" means whole words of natural language. On the organism (the small test model of
+        this package) it means the ordinary words of the model's artificial vocabulary.
         """
         wanted = self.study.search.lexicon
         if wanted == "all":
@@ -146,15 +154,15 @@ class Material:
         return readable_lexicon(self.model) if wanted == "auto" else make_lexicon(self.model, wanted)
 
     def cross_entropy_limit(self, contexts: Contexts, wanted: float | str | None) -> float | None:
-        """Return the largest cross-entropy that a prompt may have, in nats per token.
+        """Return the largest cross-entropy that a found prompt may have, in nats per token.
 
         Args:
-            contexts: Contexts in which the written prompts are measured.
-            wanted: A number is returned unchanged. `written+x` means the mean of the persona's written
-                prompts plus x. None means no limit.
+            contexts: Questions in whose chat template the persona's own prompts are measured.
+            wanted: The setting. A number is returned unchanged. `written+x` means the mean cross-entropy of
+                the prompts that the persona's authors wrote, plus x. None means no limit.
 
         Returns:
-            The limit; None without a limit or without written prompts.
+            The limit; None without a limit, or if the persona has no written prompts.
         """
         if not isinstance(wanted, str):
             return wanted

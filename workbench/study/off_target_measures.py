@@ -34,12 +34,13 @@ Measure = Callable[[Any, Condition], OffTargetAnswers]
 
 
 def off_target_measures(material: Material) -> OffTargetMeasures:
-    """Return every off-target measure of the study by its name in comparison.json.
+    """Return the functions that measure side effects in a study, by their names in comparison.json.
 
-    A measure is a function of the model and a condition. The study's files are read immediately.
+    Each takes the model and a condition (a prompt or intervention) and measures one side effect, such as on
+    agreement with true statements. Files that the study names are read immediately.
 
     Args:
-        material: Inputs of the study.
+        material: Model, persona, questions and settings of the study.
 
     Raises:
         UserError: A file is missing, empty or malformed.

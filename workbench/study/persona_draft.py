@@ -49,17 +49,17 @@ MIN_SENTENCES = 3
 
 @dataclass(frozen=True)
 class PersonaDraft:
-    """A persona that a model drafted.
+    """A draft of a persona (a behaviour with questions that measure it), written by a language model.
 
     Attributes:
         name: Name of the persona.
         description: The behaviour in words.
         opposite: The opposite behaviour in words.
-        pairs: Pairs that passed all checks.
-        induce: System sentences that request the behaviour.
-        suppress: System sentences that request the opposite.
+        pairs: Questions, each with an answer that shows the behaviour and one that does not.
+        induce: One-sentence system prompts that request the behaviour.
+        suppress: One-sentence system prompts that request the opposite.
         true_statements: Statements that an honest model agrees with.
-        dropped: (reason, number) of dropped questions and pairs.
+        dropped: Reasons for which written texts were dropped, each with the number of texts.
     """
 
     name: str
@@ -117,15 +117,16 @@ def draft_persona(
     name: str | None = None,
     report: Callable[[str, float], None] | None = None,
 ) -> PersonaDraft:
-    """Draft a persona for a behaviour with a language model.
+    """Draft a persona (a behaviour with questions that measure it) with a language model.
 
     Args:
         description: The behaviour, in plain words ("overconfident medical advice").
         ask: The model that writes: a `LocalModel`, an `Endpoint`, or any function from a request to a reply.
         opposite: The opposite behaviour; None lets the model name it.
-        pairs: Number of pairs to write.
+        pairs: Number of pairs to write; a pair is a question with an answer that shows the behaviour and one
+            that does not.
         name: Name of the persona; None for the first words of the description.
-        report: Called with a stage and the fraction of the stage that is done, 0 to 1.
+        report: Called with the name of a stage and the fraction of it that is done, 0 to 1.
 
     Returns:
         The draft, with at least `MIN_PAIRS` pairs and `MIN_SENTENCES` system sentences for the behaviour and
@@ -179,11 +180,11 @@ def draft_persona(
 
 @dataclass(frozen=True)
 class DraftCheck:
-    """A draft as the text of a persona file, with the results of its checks.
+    """A drafted persona as the text of a persona file, with the results of its checks.
 
     Attributes:
         text: Text of the file.
-        table: Figures of `workbench persona check`.
+        table: Table of figures that `workbench persona check` prints.
         notes: Warnings and advice, one line each.
         refusals: Reasons for which `run` would refuse the draft; empty if it accepts the draft.
     """
@@ -195,7 +196,7 @@ class DraftCheck:
 
 
 def check_draft(draft: PersonaDraft, path: Path, author: str = "a model", model: Any = None) -> DraftCheck:
-    """Check a draft as `workbench persona check` would check its file; nothing is written.
+    """Check a persona's draft as `workbench persona check` would check its file; nothing is written.
 
     Args:
         draft: The draft.

@@ -45,18 +45,20 @@ PROMPTS = 2
 
 @dataclass(frozen=True)
 class MetricCheck:
-    """Check of one metric ("letters" or "text") on a model.
+    """Check whether one way to score answers ("letters" or "text") can show a persona on a model.
 
     Attributes:
-        metric: The metric.
-        log_odds: Mean log-odds of the persona's answer without a prompt.
-        position_bias: Mean log-odds of the option shown first; None for text.
-        agreement: Fraction of questions whose two orders choose the same answer; None for text.
+        metric: "letters" (the letters of two options) or "text" (the answers' full texts).
+        log_odds: Mean log-odds of the answer that shows the persona, without a prompt.
+        position_bias: Mean log-odds of the option shown first, which is a bias; None for "text".
+        agreement: Fraction of questions with the same answer in both orders of the options; None for "text".
         alike: Fraction of questions whose two answers begin with the same token.
         length: Rank correlation of the log-odds with the answers' difference in length (tokens); None if all
             answers are equally long.
-        changes: Change of the mean log-odds under each prompt.
-        smallest: Minimum detectable effect on the test split in log-odds; None with fewer than 2 groups.
+        changes: Change of the mean log-odds under each of a few system prompts that should show or suppress
+            the persona.
+        smallest: Minimum detectable effect on the test split in log-odds; None with fewer than 2 question
+            groups.
     """
 
     metric: Metric
@@ -70,18 +72,21 @@ class MetricCheck:
 
     @property
     def shows(self) -> bool:
-        """Whether a prompt changes the log-odds by an amount whose interval excludes zero."""
+        """Whether one of the tried prompts changes the log-odds by an interval that excludes zero."""
         return any(not change.low <= 0 <= change.high for change in self.changes.values())
 
     @property
     def strength(self) -> float:
-        """Clearest change under a prompt, as a multiple of the half-width of its interval."""
+        """How clearly the tried prompts change the log-odds.
+
+        It is the largest ratio of a change to the half-width of its 95 % interval.
+        """
         return max(
             (abs(c.estimate) / max((c.high - c.low) / 2, 1e-12) for c in self.changes.values()), default=0.0
         )
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return the rows (what, value, meaning) of the check's table."""
+        """Return the rows of a table about this metric, each as (name of the figure, value, explanation)."""
         name, found = (
             self.metric,
             [(f"{self.metric}: log-odds", f"{self.log_odds}", "of the persona's answer without a prompt")],
@@ -135,13 +140,13 @@ class MetricCheck:
 
 @dataclass(frozen=True, repr=False)
 class PersonaModelCheck(ShowsTable):
-    """Check of what a persona can show on a model.
+    """Result of a check whether a persona can be measured on a model.
 
     Attributes:
         persona: Name of the persona.
-        metrics: Checks of the metrics that the persona has.
-        refusals: Reasons for which `run` would refuse the persona; empty if it accepts the persona.
-        default: The persona's own metric.
+        metrics: Checks of each way to score answers: letters of options, full texts.
+        refusals: Reasons for which `workbench run` would refuse the persona; empty if it accepts the persona.
+        default: The metric that the persona's file names.
     """
 
     persona: str
@@ -151,13 +156,17 @@ class PersonaModelCheck(ShowsTable):
 
     @property
     def recommended(self) -> Metric:
-        """The persona's own metric if it (or none) can show an effect, else the one that shows it best."""
+        """The metric that a study should use.
+
+        It is the persona's own metric, unless only the other one can show an effect of a prompt on this
+        model.
+        """
         shown: dict[Metric, float] = {m.metric: m.strength for m in self.metrics if m.shows}
         return self.default if self.default in shown or not shown else max(shown, key=shown.__getitem__)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The recommendation in words, followed by the refusals."""
+        """The recommended metric in words, followed by the refusals."""
         shown = [m.metric for m in self.metrics if m.shows]
         if not self.metrics:
             advice: tuple[str, ...] = ()
@@ -176,7 +185,7 @@ class PersonaModelCheck(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per figure: what, value, meaning."""
+        """Table of all figures of the check, one row each, with the columns what, value and meaning."""
         return pd.DataFrame(
             [row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"]
         )
@@ -187,15 +196,15 @@ class PersonaModelCheck(ShowsTable):
 
 
 def choose_metric(model: Any, persona: Persona, asked: Split, slot: Slot = "system") -> tuple[Metric, str]:
-    """Choose the metric of a study that names none.
+    """Choose how a study scores answers: by the letters of two options or by the answers' full texts.
 
-    It is the persona's own if a prompt changes its log-odds significantly; otherwise the other metric, if a
-    prompt changes that.
+    The persona's own metric is kept if one of its prompts changes the log-odds significantly by that metric.
+    Otherwise the other metric is taken, if a prompt changes the log-odds by that one.
 
     Args:
         model: A loaded model or its runner.
-        persona: The persona; without letters only one metric is possible.
-        asked: Questions that are not test questions.
+        persona: The persona; if its questions have no lettered options, only texts are possible.
+        asked: Questions for these measurements, which must not be test questions.
         slot: Place of the prompts in the chat template.
 
     Returns:
@@ -225,12 +234,12 @@ def _clearest(found: MetricCheck) -> str:
 def check_on_model(
     model: Any, persona: Persona, slot: Slot = "system", n: int = 24, seed: int = 0
 ) -> PersonaModelCheck:
-    """Check a persona on a model, with the default settings of a study.
+    """Check whether a persona can be measured on a model, with the default settings of a study.
 
     Args:
         model: A loaded model or its runner.
         persona: The persona.
-        slot: Place of the prompts in the chat template.
+        slot: Place of the prompts in the chat template, such as "system".
         n: Largest number of questions, from the search and the selection split together.
         seed: Seed of the choice of questions.
     """

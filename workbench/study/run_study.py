@@ -41,7 +41,10 @@ def run(
     watch: Watch | None = None,
     force: bool = False,
 ) -> RunDirectory:
-    """Run a whole study: directions, latents, searches, comparison on the test split, attribution, report.
+    """Run a whole study of a persona and write its results and report to a run directory.
+
+    The stages are: directions, SAE latents, searches for prompts, comparison on test questions, attribution,
+    report.
 
     Args:
         study: The settings.
@@ -49,7 +52,7 @@ def run(
         resume: Whether to continue a run. Finished stages are kept and not repeated.
         report: Called with a stage's name and the fraction of the stage that is done, 0 to 1.
         model: A loaded model (sweeps load it once); None to load the study's own.
-        watch: Called with a stage's name and the progress after each step of a search.
+        watch: Called after each step of a search with the stage's name and the search's progress.
         force: Whether to resume with data, weights or an SAE that differ from those of the finished stages;
             the report then says so.
 

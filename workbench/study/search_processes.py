@@ -56,11 +56,11 @@ def run_searches(context: StudyContext, stages: Sequence[Stage]) -> StudyContext
     """Compute the searches that are not done yet, in several processes if possible, and load all results.
 
     Args:
-        context: State of the study after its directions and latents.
-        stages: The search stages.
+        context: State of the study; its directions and latents must have been found.
+        stages: One stage for each search.
 
     Returns:
-        The context with every search's frontier.
+        The state with the prompts that every search found.
     """
     division, need = _division(context, stages)
     if division.processes > 1:

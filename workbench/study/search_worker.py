@@ -34,11 +34,12 @@ Tell = Callable[..., None]
 
 
 def work(run: str, loading: int, searching: int) -> None:
-    """Compute the searches that standard input names, one per line, and then end the process.
+    """Run the searches whose names arrive on standard input, one per line, and then end the process.
 
     Args:
         run: The run directory.
-        loading: Number of torch threads while the study is loaded, as in the process that began the study.
+        loading: Number of torch threads while the study is loaded. It is the same as in the process that
+            began the study.
         searching: Number of torch threads while searches are computed.
     """
     tell = _own_output()

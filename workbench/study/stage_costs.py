@@ -45,15 +45,16 @@ Part = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class StageTokens:
-    """Numbers of tokens that a stage would run in one batch if memory were unlimited.
+    """Numbers of tokens that one stage of a study would run in one batch if memory were unlimited.
 
     Attributes:
         forward: Tokens of a forward pass without gradients.
-        length: Length of a row, including cached tokens.
+        length: Length of one sequence, including cached tokens.
         gradient: Tokens of a pass with gradients.
-        gradient_blocks: Number of blocks that these gradients pass through.
-        cached: Tokens whose keys and values are kept meanwhile.
-        unembedded: Positions per token for which logits over the whole vocabulary are computed.
+        gradient_blocks: Number of transformer blocks through which these gradients pass.
+        cached: Tokens whose keys and values are cached at the same time.
+        unembedded: Number of positions, per token of the forward pass, for which logits over the whole
+            vocabulary are computed.
     """
 
     forward: float
@@ -64,10 +65,11 @@ class StageTokens:
     unembedded: float = 0.0
 
     def batch(self, most: int) -> LargestBatch:
-        """Return the largest batch of the stage if batches are limited.
+        """Return the stage's largest batch under a limit on the number of tokens.
 
         Args:
-            most: Largest number of tokens in a batch; a quarter of it with gradients, but at least one row.
+            most: Largest number of tokens in a batch. Passes with gradients get a quarter of this; every
+                batch has at least one sequence.
         """
         cut = lambda tokens, limit: min(tokens, max(self.length, limit)) / self.length  # noqa: E731
         positions = self.unembedded * cut(self.forward, most) * self.length
@@ -83,15 +85,15 @@ class StageTokens:
 
 @dataclass(frozen=True)
 class StageCost:
-    """Estimated cost of one stage.
+    """Estimated cost of one stage of a study.
 
     Attributes:
         name: Name of the stage.
-        token_layers: Number of tokens times blocks that are run, forward and backward.
-        flops: FLOPs of these and of the unembedding.
-        memory: Row of the memory estimate that applies.
-        tokens: Tokens of a batch.
-        block_runs: How often one block is run, whatever the batch; a backward pass counts twice.
+        token_layers: Sum over all passes of tokens times transformer blocks, forward and backward.
+        flops: FLOPs of these passes and of the unembedding.
+        memory: Name of the kind of pass that needs the most memory, which is a row of the memory estimate.
+        tokens: Numbers of tokens in a batch without a limit.
+        block_runs: Number of runs of one block on a batch of any size; a backward pass counts twice.
         weights_read: Number of weights that these runs and the unembedding read from memory.
     """
 
@@ -106,7 +108,7 @@ class StageCost:
     def seconds(self, machine: MachineSpeed) -> float:
         """Estimate the seconds on a machine: arithmetic plus kernel launches plus reading of weights.
 
-        Short runs are dominated by the last two.
+        Short runs are dominated by the last two terms.
         """
         read = self.weights_read * choose_dtype(machine.dtype).itemsize / machine.bandwidth
         return self.flops / machine.speed + self.block_runs * machine.launch + read
@@ -114,12 +116,12 @@ class StageCost:
 
 @dataclass(frozen=True)
 class StageCounts:
-    """Counter of the stages' token-layers and FLOPs.
+    """Computes the cost of each stage of a study from the sizes of its model and data.
 
     Attributes:
         study: The settings.
-        facts: Sizes of the model.
-        data: Sizes of the data.
+        facts: Sizes of the model, such as parameters and layers.
+        data: Numbers and lengths of the questions.
     """
 
     study: Study

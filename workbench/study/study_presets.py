@@ -72,14 +72,14 @@ LAYER = 14
 
 
 def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int = 0) -> Study:
-    """Return the demo study on the organism, which two CPU cores finish in a few minutes.
+    """Return a demo study on a small test model (the organism), which two CPU cores finish in a few minutes.
 
-    Its budget is in steps or model calls instead of seconds, so the same seed gives the same prompts on a
-    busy machine too.
+    Its search budget is in steps or model calls instead of seconds. So the same seed gives the same prompts
+    on a busy machine too.
 
     Args:
-        persona: A persona of the organism. One that begins with `english_` is studied on a model with a real
-            vocabulary, with whole sentences.
+        persona: A persona that was trained into the test model. For a name that begins with `english_`, a
+            test model of English is used and the prompts are whole sentences.
         sign: Intended effect: "suppress" or "induce".
         seed: Seed of searches and random controls.
     """
@@ -135,10 +135,10 @@ def _language_demo(persona: str, sign: Sign, seed: int) -> Study:
 
 
 def presets() -> pd.DataFrame:
-    """Return a table of the paper's presets, one row each.
+    """Return a table of the studies of the paper (arXiv 2601.02896) that `preset` can make, one row each.
 
-    Columns: persona, model, protocol, layers, sae, data, and defects_kept (number of published defects that
-    are kept).
+    The columns are persona, model, protocol, layers (at which directions are fitted), sae, data (file of
+    questions) and defects_kept (number of known defects of the published protocol that the study keeps).
     """
     rows = []
     for persona, model, protocol in product(PERSONAS, SAES, get_args(ProtocolName)):
@@ -150,7 +150,13 @@ def presets() -> pd.DataFrame:
 
 
 def as_file(study: Study) -> str:
-    """Return a study's YAML after comments that describe it and list the published defects that it keeps."""
+    """Return a study as the text of a YAML file, which begins with comments.
+
+    The comments say how to run the study and which known defects of the published protocol it keeps.
+
+    Args:
+        study: The settings.
+    """
     data = " --data PATH` (the published data: docs/paper_study.md)" if study.data.path else "`"
     lines = [f"{study.name}: `workbench run FILE --out DIR{data}"]
     lines += study.protocol.departures or ("corrected: none of the published defects is kept",)
@@ -166,23 +172,22 @@ def preset(
     layer: int | None = None,
     data: str | None = None,
 ) -> Study:
-    """Return the paper's study of a persona on a model, as a value that can be run or written to a file.
+    """Return the settings of a persona's study as in the paper (arXiv 2601.02896).
 
-    No model or data are loaded.
+    They can be run or written to a file. No model or data are loaded.
 
     Args:
         persona: "sycophancy", "myopic_reward" or "hallucination".
-        model: One of the paper's models (with its SAE, on a GPU in bfloat16); "organism" (with its own SAE
-            and questions, to try the protocols on planted effects); or any name or directory (no SAE, on the
-            CPU).
-        protocol: "published" as the paper did; "corrected" with selection on held-out questions and
-            cluster-robust statistics.
+        model: One of the paper's models (with its SAE, on a GPU in bfloat16); "organism" (a small test model
+            with known effects, its own SAE and questions); or any name or directory (no SAE, on the CPU).
+        protocol: "published" repeats the paper's protocol with its defects. "corrected" chooses on held-out
+            questions and has cluster-robust statistics.
         sign: Intended effect: "suppress" or "induce".
         size: "full", or "small" to try the study on a CPU with the same stages and less of each.
-        layer: The only layer that is read. None: 14 for published; for corrected a few layers, of which the
-            best predicting one is chosen.
-        data: The contrast file. None: the published file's name, or on the organism the questions of its
-            world.
+        layer: The only layer that is read. None means 14 for "published". For "corrected" it means a few
+            layers; the one whose direction best predicts the effects of prompts is chosen.
+        data: The file of questions. None means the published file's name, or the generated questions of the
+            "organism".
 
     Returns:
         The study.

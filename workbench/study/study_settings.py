@@ -27,10 +27,10 @@ WRITTEN = r"^written(\+\d+(\.\d+)?)?$"
 
 
 def registered(registry: Registry[Any], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names unchanged if all are registered.
+    """Check that all names are registered, and return these names unchanged.
 
     Args:
-        registry: The registry.
+        registry: The registry, such as that of search methods.
         names: The names.
 
     Raises:
@@ -72,7 +72,7 @@ class ModelSettings(FrozenSettings):
 
 
 class DataSettings(FrozenSettings):
-    """Questions of the study, and how their groups are assigned to the splits."""
+    """Questions of the study, and how they are assigned to the four splits by question group."""
 
     path: str | None = None
     """A published contrast file or one of your own, relative to the study file; null: the organism's own
@@ -155,7 +155,7 @@ class SearchSettings(FrozenSettings):
 
 
 class ProposerSettings(FrozenSettings):
-    """The language model that writes prompts for the conditions llm_proposed and gepa."""
+    """Language model that writes prompts for comparison with found ones (conditions llm_proposed, gepa)."""
 
     model: str | None = None
     """Name of the model, as in model.name; null: the studied model; with base_url: the model's name at the
@@ -175,7 +175,7 @@ class ProposerSettings(FrozenSettings):
 
 
 class OffTargetSettings(FrozenSettings):
-    """Side effects that are measured for each condition."""
+    """Side effects that are measured for each compared prompt or intervention."""
 
     items: int = Field(default=40, ge=2)
     """Number of true statements, of questions of each other persona, and of questions of the capability
@@ -187,7 +187,7 @@ class OffTargetSettings(FrozenSettings):
 
 
 class AttributionSettings(FrozenSettings):
-    """Attribution of the chosen prompt's effect to its tokens, and the cards of latents."""
+    """Attribution of the chosen prompt's effect to its tokens, and descriptions of SAE latents."""
 
     contexts: int = Field(default=24, ge=2)
     """Number of selection questions that effects are averaged over."""
@@ -209,7 +209,7 @@ class AttributionSettings(FrozenSettings):
 
 
 class Study(FrozenSettings):
-    """All settings of a study, from contrast pairs to a report, as described in docs/study.md.
+    """All settings of a study: a persona, a model, searches for prompts and their comparison (docs/study.md).
 
     Example:
         >>> wb.Study(persona="hallucination", sign="induce").search.method

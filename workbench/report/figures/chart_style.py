@@ -38,11 +38,14 @@ TITLES = GROUPS | dict([UNKNOWN])
 
 
 def by_group(channel: str, frame: pd.DataFrame) -> Any:
-    """Return Altair's encoding of colour or shape by group of condition, which is the same in every chart.
+    """Return the Altair encoding that colours or shapes a chart's marks by group of condition.
+
+    Conditions are what a study compares, such as found prompts, written prompts and steering. Their groups
+    have the same colours and shapes in every chart.
 
     Args:
         channel: "color" or "shape".
-        frame: The chart's table, with a column `kind`.
+        frame: The chart's table, with the columns `kind` (of the condition) and `group`.
     """
     there = {group_of(word) for word in frame["kind"]}
     titles, values = groups_of(frame["kind"]), COLOURS if channel == "color" else SHAPES
@@ -58,11 +61,11 @@ def by_group(channel: str, frame: pd.DataFrame) -> Any:
 
 
 def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
-    """Return the table if it can be drawn.
+    """Return a chart's table unchanged, after a check that it can be drawn.
 
     Args:
-        frame: The table.
-        otherwise: Reason for the error message if the table is empty.
+        frame: The table, one row per mark.
+        otherwise: End of the error message if the table is empty: the reason why there is nothing to draw.
 
     Raises:
         UserError: The table is empty or has more than MOST_MARKS rows.
@@ -75,10 +78,19 @@ def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
 
 
 def shown_name(name: str) -> str:
-    """Return a condition's name as all pages and tables display it."""
+    """Return the display name of a condition (a prompt or intervention that a study compares).
+
+    Args:
+        name: Name of the condition in the run's files.
+    """
     return condition_label(str(name))
 
 
 def plain_text(value: str, limit: int = 200) -> str:
-    """Convert a text of a run to a label: invisible characters made visible, at most `limit` characters."""
+    """Convert a text to a label of a chart: make invisible characters visible and shorten it.
+
+    Args:
+        value: The text, such as a prompt of a run.
+        limit: Largest number of characters.
+    """
     return shorten(visible(str(value), spaces=False), limit)

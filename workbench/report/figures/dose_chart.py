@@ -14,9 +14,12 @@ NAMES = {"prompt": "the prompt's first tokens", "steering": "steering along the 
 
 
 def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.LayerChart | alt.FacetChart:
-    """Draw the change of the answer's log-odds over the change of the direction's projection.
+    """Draw dose-response curves of a prompt and of steering.
 
-    There is one curve for the prompt's first tokens and one for steering, both with 95 % intervals.
+    The change of the answer's log-odds is drawn against the change of the projection on a direction.
+
+    One curve is for growing parts of the prompt (its first 1, 2, ... tokens), the other for steering along
+    the direction. Both have 95 % intervals.
 
     Args:
         entries: The `dose` entries of attribution.json, or `DoseResponse`s.

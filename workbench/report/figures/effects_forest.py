@@ -14,11 +14,14 @@ from workbench.report.verdict import group_index, group_of
 
 
 def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Draw each condition's change against no prompt with its interval; left is less of the persona.
+    """Draw how much each condition changes the persona compared with no prompt, with 95 % intervals.
+
+    Conditions are prompts, steering and other interventions. Left of zero is less of the persona.
 
     Args:
         comparison: A `Comparison` or the contents of comparison.json.
-        unit: "log_odds", or "points" for percentage points of the rate.
+        unit: "log_odds" of the answer that shows the persona, or "points" for percentage points of the rate
+            of that answer.
         width: Width of the plot in pixels.
     """
     if unit not in ("log_odds", "points"):

@@ -17,10 +17,11 @@ from workbench.statistics import over_seeds
 
 
 def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
-    """Draw each condition's change against no prompt, over runs that differ in their seed.
+    """Draw the effects of conditions in several runs that differ in their seed.
 
-    Each condition has its mean with a t interval over runs, and a tick for each run. There is one panel per
-    persona and sign.
+    Conditions are prompts, steering and other interventions; an effect is the change of the persona's mean
+    log-odds against no prompt. Each condition has a tick for each run, and the mean with a t interval over
+    runs. There is one panel per persona and sign (less or more of the persona).
 
     Args:
         runs: A `RunsTable`, a `SweepResult`, or the table of either (results.parquet).
@@ -55,15 +56,17 @@ def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
 
 
 def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: int = 180) -> alt.FacetChart:
-    """Draw each condition's change against no prompt over its cross-entropy or its search cost.
+    """Draw the effects of conditions against the fluency of their prompts or the cost of their searches.
 
-    There is one point per run and condition, and one panel per persona and sign. Conditions without the
-    quantity are left out (steering has no prompt, a written prompt no cost).
+    Conditions are prompts and other interventions; an effect is the change of the persona's mean log-odds
+    against no prompt. There is one point per run and condition, and one panel per persona and sign (less or
+    more of the persona). Conditions without fluency or cost are left out: steering has no prompt, and a
+    prompt written by a person has no search.
 
     Args:
-        runs: A `RunsTable`, a `SweepResult`, or the table of either.
-        what: "cross_entropy" (of the prompt, nats per token), or a search cost on a logarithmic scale:
-            "model_calls", "token_layers", "flops" or "seconds".
+        runs: A `RunsTable`, a `SweepResult`, or the table of either (results.parquet).
+        what: Horizontal axis: "cross_entropy" of the prompt in nats per token, or a search cost on a
+            logarithmic scale: "model_calls", "token_layers", "flops" or "seconds".
         width: Width of one panel in pixels.
         height: Height of one panel in pixels.
     """
@@ -96,13 +99,14 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
 
 
 def changes_of_runs(runs: Any) -> pd.DataFrame:
-    """Return one row per run and condition with an effect, for the charts over runs.
+    """Return a table with one row per run and condition that has an effect, for the charts over runs.
 
-    The condition without a prompt is left out, and so are constant answers, whose log-odds are
-    arbitrary. Numbered conditions of one kind (random directions) get the same name.
+    Conditions are prompts, steering and other interventions. No prompt is left out, because it is the
+    baseline, and so is a model that always gives the same answer, because its log-odds are arbitrary. Random
+    directions, which differ only in their number, get the same name.
 
     Args:
-        runs: A `RunsTable`, a `SweepResult`, or the table of either.
+        runs: A `RunsTable`, a `SweepResult`, or the table of either (results.parquet).
     """
     table = (
         runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table

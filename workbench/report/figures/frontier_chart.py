@@ -12,9 +12,9 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart | alt.FacetChart:
-    """Draw objective against cross-entropy of a search's prompts; the chosen prompt is ringed.
+    """Draw the objective against the cross-entropy of the prompts that a search found.
 
-    Left is more fluent.
+    A lower cross-entropy (left) is more fluent. The chosen prompt has a ring.
 
     Args:
         found: A `Frontier`, or one search of search/frontier.json.

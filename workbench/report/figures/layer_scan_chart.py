@@ -15,10 +15,10 @@ SHAPES = ["circle", "square", "triangle-up", "cross", "diamond"]
 
 
 def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart | alt.FacetChart:
-    """Draw two measures of each layer's direction.
+    """Draw how good the persona's direction at each layer is, by two measures.
 
-    They are how well the direction separates the persona's texts (AUC), and how well its projection predicts
-    prompts' effects (rank correlation).
+    The measures are how well the direction separates texts that show the persona from others (AUC), and how
+    well the projection on it predicts the effects of prompts (rank correlation).
 
     Args:
         scan: A `LayerScan`, its table, or the contents of direction.json.

@@ -13,7 +13,9 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.LayerChart | alt.FacetChart:
-    """Draw the effects of prompt tokens on targets as a heatmap with the effect in each cell.
+    """Draw the effect of each prompt token on each target as a heatmap with figures.
+
+    Targets are the answer's log-odds, directions and latents.
 
     Orange with + raises the row's quantity, blue with − lowers it. Each row is shaded relative to its largest
     effect.

@@ -12,9 +12,10 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def mediation(entries: Sequence[Any], width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Draw the whole effect in log-odds (broad bars) and the part through each mediator (narrow bars).
+    """Draw how much of a prompt's effect goes through each mediator (a direction or latents).
 
-    The parts have their 95 % intervals.
+    Broad bars are the whole effect on the answer's log-odds. Narrow bars are the part through the mediator,
+    with its 95 % interval.
 
     Args:
         entries: The `mediation` entries of attribution.json, or `MediationResult`s.

@@ -21,11 +21,12 @@ from workbench.report.verdict import group_index, group_of
 
 
 def questions(answers: Any, width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Draw the log-odds of the answer that shows the persona, one tick per question.
+    """Draw the log-odds of the persona's answer for every test question under every condition.
 
-    A tick is the mean over option orders. If there are more than MOST_MARKS ticks, the same questions are
-    kept under every condition, evenly over their log-odds, and the axis says how many. Constant answers are
-    left out, because their log-odds are a convention.
+    Conditions are no prompt, found and written prompts, steering and others. There is one tick per question,
+    the mean over both orders of its options. If there are more than MOST_MARKS ticks, fewer questions are
+    drawn: the same ones under every condition, evenly spread over their log-odds. The axis then says how
+    many. A model that always gives the same answer is left out, because its log-odds are arbitrary.
 
     Args:
         answers: A `Comparison`, or the rows of evaluation.parquet.

@@ -26,10 +26,10 @@ _CITED = re.compile(r"\[\[([\w\\]+)\]\]")
 
 
 def methods(contents: RunContents) -> tuple[str, list[str]]:
-    """Write the methods paragraph in LaTeX.
+    """Write a methods paragraph about a run in LaTeX, for a paper.
 
     Args:
-        contents: Files of the run.
+        contents: Contents of the run's files.
 
     Returns:
         The paragraph with its citations, and the BibTeX keys that it cites.
@@ -107,7 +107,13 @@ def _searches(method: str, searches: Mapping[str, SearchFile]) -> str:
 
 
 def captions(contents: RunContents) -> dict[str, str]:
-    """Write the caption of each figure by the figure's name, with estimator and scale."""
+    """Write a caption for each figure of a run, by the figure's name.
+
+    A caption names the estimator and the scale of its figure.
+
+    Args:
+        contents: Contents of the run's files.
+    """
     comparison = contents.comparison
     found = {
         "layers": "AUC of distinguishing the persona's texts (solid) and rank correlation of the reading with what prompts do (dashed), by layer.",

@@ -25,7 +25,7 @@ FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
 
 
 def points_of(width: str) -> float:
-    """Convert a width such as "3.3in" to points.
+    """Convert the width of a figure, such as "3.3in", to points (1/72 inch).
 
     Args:
         width: A number with the unit in, cm, mm or pt.
@@ -47,10 +47,10 @@ def points_of(width: str) -> float:
 
 
 def formats_of(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list of formats.
+    """Split a comma-separated list of file formats, such as "pdf,svg", and check each.
 
     Args:
-        text: Names of FORMATS, separated by commas.
+        text: Names of formats, separated by commas; each must be one of FORMATS.
 
     Raises:
         UserError: A format is unknown, or there is none.

@@ -46,11 +46,11 @@ ENTRIES = {
 
 
 def bibliography(keys: Iterable[str], version: str) -> str:
-    """Return the BibTeX entries of some keys, in the order of ENTRIES.
+    """Return BibTeX entries for the given citation keys.
 
     Args:
-        keys: Keys of ENTRIES.
-        version: Version of the workbench for its own entry.
+        keys: Citation keys, each one of ENTRIES; the result has their order in ENTRIES.
+        version: Version of this package, for its own entry.
     """
     wanted = set(keys)
     return (

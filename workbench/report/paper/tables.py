@@ -26,7 +26,13 @@ _LATEX = {
 
 
 def table_rows(comparison: ComparisonFile) -> list[tuple[str, ...]]:
-    """Return one table row per condition as texts, with the columns HEADS."""
+    """Return the table of a comparison for a paper, one row per condition (a prompt or intervention).
+
+    All cells are texts. The columns are HEADS: name, rate, change of the log-odds, cross-entropy and prompt.
+
+    Args:
+        comparison: Contents of comparison.json.
+    """
     rows = []
     for entry in comparison.conditions:
         found = None if entry.name == comparison.baseline else entry.difference(comparison.baseline)
@@ -42,10 +48,10 @@ def table_rows(comparison: ComparisonFile) -> list[tuple[str, ...]]:
 
 
 def latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
-    """Format rows as a booktabs table with all text escaped.
+    """Format the rows of a comparison as a LaTeX booktabs table, with all text escaped.
 
     Args:
-        rows: Result of `table_rows`.
+        rows: Rows from `table_rows`.
         caption: Caption of the table.
     """
     head = " & ".join(map(latex, HEADS))
@@ -70,10 +76,10 @@ def latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]], caption: str) -> str:
-    """Format rows as a Markdown table; bars and other special characters in a text are escaped.
+    """Format the rows of a comparison as a Markdown table, with special characters escaped.
 
     Args:
-        rows: Result of `table_rows`.
+        rows: Rows from `table_rows`.
         caption: Text below the table.
     """
     lines = [

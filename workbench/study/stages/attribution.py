@@ -26,7 +26,10 @@ from workbench.study.study_settings import Study
 
 
 class AttributionStage(Stage):
-    """Stage that attributes the effect of the report's main prompt; skipped in a study without a search."""
+    """Stage of a study that attributes the effect of its best found prompt to tokens, heads and latents.
+
+    It is skipped if the study has no search.
+    """
 
     name = "attribution"
 
@@ -73,7 +76,14 @@ class AttributionStage(Stage):
 
 
 def targets(context: StudyContext) -> dict[str, Any]:
-    """Return the quantities that effects are measured on: answer, direction, latents of the objective."""
+    """Return the quantities whose change by the prompt is attributed to its tokens.
+
+    These are the answer's log-odds, the projection on the persona's direction and the latents that the search
+    optimized.
+
+    Args:
+        context: State of the study.
+    """
     assert context.directions is not None
     found: dict[str, Any] = {
         "answer log-odds": answer_log_odds(),
@@ -85,20 +95,26 @@ def targets(context: StudyContext) -> dict[str, Any]:
 
 
 def aimed_latents(context: StudyContext) -> list[int]:
-    """Return the indices of the latents in the objective; empty without latents."""
+    """Return the indices of the SAE latents that a search over latents optimizes; empty without an SAE.
+
+    Args:
+        context: State of the study.
+    """
     return context.latents.ids[: context.study.latents] if context.latents is not None else []
 
 
 def moved_latents(context: StudyContext, ids: tuple[int, ...], contexts: Contexts) -> SideEffects | None:
-    """Measure how the prompt changes all latents, compared with the persona's first manual prompt.
+    """Measure how a found prompt changes all SAE latents, compared with a prompt that a person wrote.
+
+    The compared prompt is the first one in the persona's file.
 
     Args:
         context: State of the study.
-        ids: Token ids of the prompt.
+        ids: Token ids of the found prompt.
         contexts: Questions in their chat template.
 
     Returns:
-        The side effects; None without an SAE.
+        The changes of the latents; None without an SAE.
     """
     if context.material.sae is None:
         return None
@@ -107,7 +123,9 @@ def moved_latents(context: StudyContext, ids: tuple[int, ...], contexts: Context
 
 
 def write_cards(context: StudyContext, latents: list[int]) -> None:
-    """Write the cards of the given latents from texts of a corpus file or from the train questions.
+    """Write a description of each given SAE latent, with texts that activate it, to cards.json.
+
+    The texts are from a file that the study names, or else from the train questions.
 
     Args:
         context: State of the study.
@@ -139,14 +157,15 @@ def write_cards(context: StudyContext, latents: list[int]) -> None:
 
 
 def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
-    """Return the name of the search whose prompt is attributed, as in the report's headline.
+    """Return the name of the search whose prompt is the study's main result.
 
-    It is the search with the best rate on selection questions among the study's primary ones (among all if
-    none is primary); ties go by order.
+    It is the search whose chosen prompt has the best rate of the persona's answer on selection questions.
+    Only the searches in the setting `primary` are considered, if there are any. Ties go to the earlier
+    search.
 
     Args:
         study: The settings.
-        chosen: Frontiers with the chosen prompt marked, by the search's name.
+        chosen: Prompts that each search found, with the chosen one marked, by the search's name.
     """
     wanted = 1 if study.sign == "induce" else -1
 

@@ -19,7 +19,7 @@ from workbench.study.stages.stage import Stage
 
 
 class ComparisonStage(Stage):
-    """Stage that measures every condition on the test questions."""
+    """Stage of a study that measures every condition (a prompt or intervention) on the test questions."""
 
     name = "comparison"
 
@@ -63,15 +63,15 @@ class ComparisonStage(Stage):
 
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
-    """Measure every frontier on the selection split and mark its best prompt.
+    """Measure the prompts that each search found on selection questions, and mark the best one.
 
-    In a search over whole sentences, the shortest prompt is taken that is as good as the best and keeps the
-    agreement with true statements (`Frontier.choose`). The published protocol chooses among the five most
-    fluent prompts on test questions.
+    Of a search over whole sentences, the shortest prompt is taken that is about as good as the best and does
+    not lower the agreement with true statements (`Frontier.choose`). A study that follows the published
+    protocol chooses among the first five prompts on test questions instead.
 
     Args:
-        material: Inputs of the study.
-        found: Frontiers by the search's name.
+        material: Model, persona, questions and settings of the study.
+        found: Prompts that each search found, by the search's name.
     """
     limit = material.cross_entropy_limit(material.search_contexts, material.study.search.max_cross_entropy)
     if material.study.protocol.choose_on == "test":
@@ -91,17 +91,22 @@ def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Front
 
 
 def has_sentences(frontier: Frontier) -> bool:
-    """Whether the frontier comes from a search over prompts of any length."""
+    """Whether prompts come from a search over whole sentences, which may have any number of tokens.
+
+    Args:
+        frontier: The prompts that a search found.
+    """
     return frontier.method in SEARCH_METHODS and SEARCH_METHODS[frontier.method].any_length
 
 
 def make_conditions(context: StudyContext) -> list[Condition]:
-    """Build all conditions of the study without using the test split.
+    """Build all conditions that the study compares: found prompts, written prompts, steering and controls.
 
-    They are fitted on train and search data and chosen on selection data.
+    They are fitted on train and search questions and chosen on selection questions. Test questions are not
+    used.
 
     Args:
-        context: State of the study.
+        context: State of the study after its searches.
     """
     material, directions = context.material, context.directions
     assert directions is not None
@@ -125,11 +130,11 @@ def make_conditions(context: StudyContext) -> list[Condition]:
 
 
 def compare_on_test(context: StudyContext, conditions: Sequence[Condition]) -> Comparison:
-    """Compare the conditions on the test split, with their off-target effects.
+    """Compare all conditions on the test questions, and measure their side effects.
 
     Args:
         context: State of the study.
-        conditions: The conditions.
+        conditions: The prompts, interventions and controls to compare.
     """
     study, material = context.study, context.material
     names = {condition.name for condition in conditions}

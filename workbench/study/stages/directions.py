@@ -24,7 +24,10 @@ from workbench.study.study_settings import Study
 
 
 class DirectionsStage(Stage):
-    """Stage that scans layers and methods, and saves the best direction and the controls."""
+    """Stage of a study that finds the persona's direction in the residual stream.
+
+    It also draws random directions as controls.
+    """
 
     name = "directions"
 
@@ -48,7 +51,7 @@ class DirectionsStage(Stage):
 
 
 class OtherDirectionsStage(Stage):
-    """Stage that finds the direction of every other persona that the study names, on that persona's data."""
+    """Stage of a study that finds the directions of the other personas that its settings name."""
 
     name = "directions beside"
 
@@ -74,14 +77,14 @@ class OtherDirectionsStage(Stage):
 
 
 def stop_without_direction(study: Study, found: LayerScan) -> None:
-    """Stop the study if no direction is shown to work, unless the study says to go on.
+    """Raise an error if no direction passed the statistical checks, unless the study says to go on.
 
     Args:
         study: The settings.
-        found: The scan over layers and methods.
+        found: Result of `find_directions` over layers and methods.
 
     Raises:
-        UserError: No direction is shown, and `directions.unshown` is "stop".
+        UserError: No direction passed the checks, and the setting `directions.unshown` is "stop".
     """
     if found.shown is False and study.directions.unshown == "stop":
         raise UserError(
@@ -90,7 +93,13 @@ def stop_without_direction(study: Study, found: LayerScan) -> None:
 
 
 def scan(material: Material) -> LayerScan:
-    """Scan layers and methods for the best direction, on train and search data."""
+    """Fit directions of the persona at several layers by several methods, and choose the best one.
+
+    They are fitted on train questions and chosen on search questions.
+
+    Args:
+        material: Model, persona, questions and settings of the study.
+    """
     study, s = material.study, material.study.directions
     return find_directions(
         material.model,
@@ -108,7 +117,12 @@ def scan(material: Material) -> LayerScan:
 
 
 def controls(study: Study, found: LayerScan) -> tuple[Direction, ...]:
-    """Draw the study's random directions, as controls, with the covariance of the residual stream."""
+    """Draw random directions with the covariance of the residual stream, as controls of the study.
+
+    Args:
+        study: The settings, with the number of random directions.
+        found: Scan over layers and methods, with the best direction and activations at its layer.
+    """
     if study.random_directions == 0:
         return ()
     return random_directions(

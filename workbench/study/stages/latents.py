@@ -16,7 +16,10 @@ from workbench.study.stages.stage import Stage
 
 
 class LatentsStage(Stage):
-    """Stage that ranks latents on the train split."""
+    """Stage of a study that ranks SAE latents by how well they distinguish the persona.
+
+    It uses train questions only.
+    """
 
     name = "latents"
 
@@ -39,13 +42,13 @@ class LatentsStage(Stage):
 
 
 def ranked_latents(material: Material) -> LatentRanking:
-    """Rank latents by how well they distinguish the model's own choices.
+    """Rank SAE latents by how well they distinguish whether the model's own answer shows the persona.
 
-    Under the published protocol, these are all latents above a percentile of the mean difference at the
-    answer.
+    A study that follows the published protocol takes all latents instead whose mean difference between the
+    two given answers is above a percentile.
 
     Args:
-        material: Inputs of the study.
+        material: Model, persona, questions and settings of the study.
     """
     study = material.study
     assert material.sae is not None, "this stage runs only with an SAE"

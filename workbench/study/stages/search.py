@@ -34,11 +34,12 @@ from workbench.study.study_settings import Study
 
 
 class SearchStage(Stage):
-    """Stage that runs one search and saves its prompts and history.
+    """Stage of a study that runs one search for prompts and saves the found prompts and its history.
 
     Attributes:
         search_name: Name of the search.
-        objective: Objective that is not yet calibrated; positive means more of the persona.
+        objective: Quantity that the search optimizes, before its scale is calibrated; positive means more of
+            the persona.
         method: Registered name of the search method.
     """
 
@@ -56,13 +57,13 @@ class SearchStage(Stage):
         context.directory.note_times(self.compute_files(context))
 
     def compute_files(self, context: StudyContext) -> TimingsFile:
-        """Run the search and write the stage's files, except its times, which are in a file of all stages.
+        """Run the search and write the found prompts and the history.
 
         Args:
             context: State of the study.
 
         Returns:
-            The times.
+            Times of the search, which the caller writes to a file that all stages share.
         """
         checkpoint = Checkpoint(
             context.directory.file(f"{self.stem}.checkpoint.safetensors"), ends_on_interrupt=True
@@ -87,7 +88,11 @@ class SearchStage(Stage):
 
 
 def search_stages(context: StudyContext) -> list[Stage]:
-    """Build a stage for every search that the study's conditions need."""
+    """Build a stage for every search that the study's conditions (compared prompts) need.
+
+    Args:
+        context: State of the study after its directions and latents.
+    """
     directions = context.directions
     assert directions is not None
     known = SearchContext(
@@ -105,11 +110,13 @@ def run_search(
     checkpoint: Checkpoint | None,
     on_step: Callable[[SearchProgress], None] | None,
 ) -> Frontier:
-    """Run one search in the direction of the study's sign, with the objective calibrated on neutral prompts.
+    """Run one search for prompts that show less or more of the persona, as the study's settings say.
+
+    The scale of the objective is first calibrated on neutral prompts.
 
     Args:
-        material: Inputs of the study.
-        objective: The objective; positive means more of the persona.
+        material: Model, persona, questions and settings of the study.
+        objective: Quantity to optimize; positive means more of the persona.
         method: Registered name of the search method.
         checkpoint: File from which the search is resumed; None for none.
         on_step: Called after each step; None for none.
@@ -141,7 +148,7 @@ def run_search(
 
 
 def make_method(study: Study, name: str) -> SearchMethod:
-    """Build a registered search method with those of the study's options that it has.
+    """Build a search method with the study's options, as far as the method has them.
 
     Args:
         study: The settings.
@@ -175,17 +182,18 @@ def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, A
 
 
 def started(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
-    """Return the method with its start text: the persona's first manual prompt, if the study requests that.
+    """Return a search method that starts where the study's settings say.
 
-    The text is repeated or cut to the method's length.
+    If the study says so, the start is the persona's first prompt that a person wrote, repeated or cut to the
+    method's number of tokens. Otherwise the method is returned unchanged and starts from random tokens.
 
     Args:
-        material: Inputs of the study.
-        contexts: Contexts of the search, in which the prompt is tokenized.
+        material: Model, persona, questions and settings of the study.
+        contexts: Questions of the search, in whose chat template the prompt is tokenized.
         method: The search method.
 
     Raises:
-        UserError: The persona has no manual prompt for the study's sign.
+        UserError: The persona has no written prompt for the study's aim (less or more of the persona).
     """
     if material.study.search.start == "random":
         return method
@@ -202,13 +210,14 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
 
 
 def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
-    """Set the cross-entropy limit of a search over sentences; other methods are returned unchanged.
+    """Return a search method over sentences with the study's limit on the prompts' cross-entropy.
 
-    The limit is the study's `max_cross_entropy`, or the mean cross-entropy of the persona's manual prompts.
+    The limit is the setting `search.max_cross_entropy` or, by default, the mean cross-entropy of the
+    persona's prompts that a person wrote. Other methods are returned unchanged.
 
     Args:
-        material: Inputs of the study.
-        contexts: Contexts of the search, in which the manual prompts are measured.
+        material: Model, persona, questions and settings of the study.
+        contexts: Questions of the search, in whose chat template the written prompts are measured.
         method: The search method.
     """
     if (
@@ -221,13 +230,14 @@ def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> 
 
 
 def with_other_personas(study: Study, objective: Objective, others: Sequence[Direction]) -> Objective:
-    """Add to the objective a term for each other persona that the study suppresses, induces or holds.
+    """Add a term to a search objective for each other persona that the study also wants to control.
 
-    Each term is on the z-scored projection on that persona's direction. `run_search` multiplies the whole
-    objective by the study's sign, so the terms are multiplied by that sign here as well.
+    A term lowers ("suppress"), raises ("induce") or keeps constant ("hold") the z-scored projection on the
+    other persona's direction. `run_search` later multiplies the whole objective by the study's sign, so the
+    terms are multiplied by that sign here as well.
 
     Args:
-        study: The settings, with the other personas in `beside`.
+        study: The settings; `beside` says for each other persona what to do with it.
         objective: The objective of the study's own persona.
         others: Directions of the other personas, in the order of `beside`.
     """

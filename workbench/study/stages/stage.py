@@ -9,7 +9,9 @@ from workbench.study.context import StudyContext
 
 
 class Stage(ABC):
-    """One stage of a study. It runs once; a resumed run loads its files.
+    """One stage of a study, such as a search, which computes results and writes files to the run directory.
+
+    A resumed run loads the files of a finished stage instead of computing them again.
 
     Example:
         `stages/latents.py` is a complete stage with one file.
@@ -20,18 +22,35 @@ class Stage(ABC):
 
     @abstractmethod
     def files(self, context: StudyContext) -> tuple[str, ...]:
-        """Return the names of the files that the stage writes; empty if the study does not need the stage."""
+        """Return the names of the files that the stage writes; empty if the study does not need the stage.
+
+        Args:
+            context: State of the study.
+        """
 
     @abstractmethod
     def compute(self, context: StudyContext) -> None:
-        """Compute the stage's results and write its files."""
+        """Compute the stage's results and write its files.
+
+        Args:
+            context: State of the study, with the results of earlier stages.
+        """
 
     def load(self, context: StudyContext) -> StudyContext:
-        """Return the context with the contents of this stage's files; unchanged if none is needed later."""
+        """Return the state of the study, extended by the results in this stage's files.
+
+        The state is unchanged if no later stage needs these results.
+
+        Args:
+            context: State of the study.
+        """
         return context
 
     def is_done(self, context: StudyContext) -> bool:
-        """Whether an earlier run wrote the stage's files.
+        """Whether an earlier run of the same study finished the stage and its files are unchanged.
+
+        Args:
+            context: State of the study.
 
         Raises:
             UserError: A file is missing or was changed.
@@ -39,7 +58,11 @@ class Stage(ABC):
         return context.directory.done(self.name)
 
     def run(self, context: StudyContext) -> StudyContext:
-        """Compute the stage if it is not done yet, and return the context with its results."""
+        """Compute the stage if it is not done yet, and return the study's state with its results.
+
+        Args:
+            context: State of the study.
+        """
         files = self.files(context)
         if files and not self.is_done(context):
             context.report(self.name, 0.0)
