@@ -73,7 +73,7 @@ def shorten(text: str, limit: int = 400) -> str:
 def spoken(persona: str) -> str:
     """Return a persona's name for display: "english_myopic_reward" becomes "myopic reward".
 
-    The prefix `english_` marks the real-language version of an embedded model's persona.
+    The prefix `english_` marks personas of the package's model of real English.
     """
     return persona.removeprefix("english_").replace("_", " ")
 
@@ -180,7 +180,7 @@ class ShowsTable:
     """
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Return the caption and the rows to show."""
+        """Return the caption and the table to show, as a DataFrame."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

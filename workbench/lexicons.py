@@ -111,9 +111,10 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
 
 
 def readable_lexicon(model: Any) -> Lexicon:
-    """Return the most readable lexicon that the vocabulary allows: `words`, else `latin`, else `all`.
+    """Return the most readable lexicon (tokens that a prompt may contain) that the vocabulary allows.
 
-    It is the default for models with a real vocabulary.
+    It is `words` (whole English words), else `latin` (tokens in Latin letters), else `all`. It is the default
+    for models with a real vocabulary.
     """
     for name in NAMES[:2]:
         try:

@@ -191,7 +191,7 @@ class Contexts(ShowsTable, Sequence[Context]):
 
     @property
     def branched(self) -> Contexts:
-        """The contexts with one entry for each token sequence (branch) that is run to score the two answers.
+        """The contexts, with one entry for each token sequence (branch) that is run to score their answers.
 
         If a context needs two branches, every context gets two, so a mean over branches is the mean over
         contexts. If all answers are single tokens, or if the contexts are branches already, they are returned

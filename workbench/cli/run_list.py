@@ -61,7 +61,7 @@ def run_frame(lines: list[RunLine]) -> pd.DataFrame:
 def print_run_list(lines: list[RunLine]) -> None:
     """Print one line per run, shortened to the width of the terminal.
 
-    Dates lose their time first, then verdicts take shorter forms, and at last names are shortened.
+    Dates lose their time first, then results take shorter forms, and at last names are shortened.
     """
     rows = [
         ([line.run], [line.persona], [line.model], line.verdicts, [line.created, line.created[:10]])

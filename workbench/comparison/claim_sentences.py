@@ -69,7 +69,9 @@ class PromptEffect:
 
     @property
     def kind(self) -> EffectKind:
-        """Kind of the effect, from the interval of the log-odds, or of the rate if that is missing.
+        """Kind of the prompt's effect, judged by the interval of its log-odds.
+
+        If that interval is missing, the interval of the rate is used.
 
         "wanted" and "opposite": an effect in the intended or in the opposite direction is shown. "unclear":
         the interval contains zero. "unknown": there is no interval.
@@ -82,7 +84,7 @@ class PromptEffect:
         return "wanted" if low * self.wanted > 0 else "opposite"
 
     def sentence(self) -> str:
-        """Describe the effect in one sentence.
+        """Describe the prompt's effect in one sentence.
 
         Example: "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)." The log-odds
         are used instead if the rates do not show the effect.

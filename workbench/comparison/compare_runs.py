@@ -77,13 +77,13 @@ class RunsTable(html_text.ShowsTable):
         return pd.DataFrame(rows)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the rows as plain values; a missing value is null."""
+        """Return the table's rows as plain values for JSON; a missing value is null."""
         return [
             {k: None if pd.isna(v) else v for k, v in row.items()} for row in self.table.to_dict("records")
         ]
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Return a caption with the number of runs, and the table."""
+        """Return a caption with the number of runs and the table of their results, to show in a notebook."""
         return f"{self.table['run'].nunique()} runs", self.table
 
 

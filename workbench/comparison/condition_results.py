@@ -116,7 +116,7 @@ class ConditionResult:
         return self.condition.name
 
     def difference(self, to: str) -> ConditionDifference | None:
-        """Return the difference to the condition with the name `to`; None if there is none."""
+        """Return this condition's difference to the one with the name `to`; None if it was not computed."""
         return next((d for d in self.differences if d.to == to), None)
 
     def to_entry(self) -> ConditionEntry:

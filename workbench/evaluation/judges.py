@@ -231,7 +231,7 @@ class Judged:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Lowest and highest possible mean score: with 0, and with 1, for every missing verdict."""
+        """Lowest and highest possible mean score, if every missing verdict were 0, or 1."""
         known, n = sum(v.score or 0.0 for v in self.verdicts), len(self.verdicts)
         return known / n, (known + self.missing) / n
 

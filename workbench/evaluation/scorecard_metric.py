@@ -33,7 +33,7 @@ class ScorecardMetric:
     unit: str = "share"
 
     def row(self) -> dict[str, Any]:
-        """Return the metric as one row of a table, a dictionary from column to value."""
+        """Return the metric as one row of the scorecard's table, a dictionary from column to value."""
         v = self.value
         about = {
             "unit": self.unit,
@@ -61,7 +61,7 @@ class Scorecard(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per metric."""
+        """Table of the scorecard, with one row per metric."""
         return pd.DataFrame([metric.row() for metric in self.metrics])
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:

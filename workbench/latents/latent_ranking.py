@@ -157,7 +157,7 @@ class LatentRanking:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per latent."""
+        """Table of the ranking, with one row per latent."""
         rows = [
             {k: v for k, v in _plain(row).items() if k != "top"}
             | {"fires_most_in": row.top[0][1] if row.top else ""}

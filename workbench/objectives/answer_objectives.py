@@ -29,7 +29,7 @@ class AnswerLogOddsObjective(ScaledObjective):
         return True
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Return the score of the matching answer minus that of the other answer, in nats."""
+        """Return for each row the score of the persona's answer minus that of the other answer, in nats."""
         return readout.answer_scores(LOG_ODDS)
 
 

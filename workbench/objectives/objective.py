@@ -38,7 +38,7 @@ class Objective(ShowsFacts):
 
     @property
     def sign(self) -> int:
-        """+1 if a higher score means more of the persona, -1 if it means less."""
+        """Relation of the score to the persona: +1 if a higher score means more of the persona, -1 if less."""
         return 1
 
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:

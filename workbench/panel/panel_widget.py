@@ -169,11 +169,11 @@ class Panel(anywidget.AnyWidget):
 
     @property
     def last(self) -> tuple[PromptReading | None, PromptReading | None]:
-        """Last measured effects of the first and of the second prompt; None if there are none."""
+        """Last measured effects of the panel's first and second prompt; None for one that was not measured."""
         return self._read[0], self._read[1]
 
     def kept(self) -> str:
-        """Return the last measured effects as static, escaped HTML."""
+        """Return the panel's last measured effects as static, escaped HTML."""
         readings = self._read if self.comparing else self._read[:1]
         return f'<div class="{self.about["kept"]}">{kept_html(readings, self.about["title"])}</div>'
 

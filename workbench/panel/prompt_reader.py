@@ -95,7 +95,10 @@ class PromptReading:
 
     @property
     def probabilities(self) -> Float[np.ndarray, "2 context"]:
-        """Probability of the persona's answer among the two: row 0 with the prompt, row 1 without it."""
+        """Probability of the answer that shows the persona, among the two answers to each question.
+
+        Row 0 is with the prompt, row 1 without it.
+        """
         answer = next(i for i, target in enumerate(self.targets.items) if target.kind == "answer")
         return 1 / (1 + np.exp(-np.stack([self.with_prompt[:, answer], self.without_prompt[:, answer]])))
 
@@ -186,7 +189,9 @@ class PromptReader:
         return ids
 
     def quick_cost(self, ids: Ids) -> int:
-        """Return how many tokens a measurement while typing runs (a backward pass counts as two forward).
+        """Return how many tokens the model must run to measure a prompt while it is typed.
+
+        A backward pass counts as two forward passes.
 
         Args:
             ids: Token ids of the prompt.
@@ -195,16 +200,16 @@ class PromptReader:
 
     @cached_property
     def bare(self) -> Float[np.ndarray, "context target"]:
-        """Values of all targets (directions, latents, the answer) without a prompt, for all contexts."""
+        """Values of all targets (directions, latents, the answer) without a prompt, on all of the questions."""
         return AttributionProblem(
             self.runner, (), self.contexts, self.targets, batch_tokens=self.batch_tokens
         ).without_prompt
 
     @cached_property
     def few_bare(self) -> Float[np.ndarray, "context target"]:
-        """Values of all targets (directions, latents, the answer) without a prompt, for a few contexts.
+        """Values of all targets (directions, latents, the answer) without a prompt, on a few questions.
 
-        These contexts are used while the user types.
+        These questions are used while the user types.
         """
         return AttributionProblem(
             self.runner, (), self.few, self.targets, batch_tokens=self.batch_tokens

@@ -92,7 +92,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """Open an existing run to read from it; UserError if there is no run of this version."""
+        """Open an existing run directory to read from it; UserError if it is none, or of another version."""
         run = cls(Path(path).expanduser().absolute())
         if not run.path.is_dir():
             raise UserError(
@@ -368,7 +368,10 @@ class RunDirectory:
             yield
 
     def is_held(self) -> bool:
-        """Whether a process is writing to the run now; a lock file that cannot be opened counts as yes."""
+        """Whether a process is writing to the run directory now.
+
+        A lock file that cannot be opened counts as yes.
+        """
         try:
             with self.lock(patience=0.0):
                 return False

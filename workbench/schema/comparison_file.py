@@ -120,7 +120,7 @@ class ConditionEntry(Entry):
     cost: CostEntry | None = None
 
     def difference(self, to: str = "no prompt") -> DifferenceEntry | None:
-        """Return the difference to another condition; None if it was not computed."""
+        """Return this condition's difference to another condition; None if it was not computed."""
         return next((d for d in self.differences if d.to == to), None)
 
 

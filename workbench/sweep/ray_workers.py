@@ -51,7 +51,7 @@ MOST_ON_ONE = 8
 
 
 class RayWorker:
-    """A `StudyWorker`, which runs one study after another, as an actor of a Ray cluster."""
+    """A worker that runs one study after another (`StudyWorker`), as an actor of a Ray cluster."""
 
     def __init__(self, threads: int, seconds: float | None, news: Any, part: float = 1.0) -> None:
         from ray.exceptions import RayError
