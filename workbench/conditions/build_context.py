@@ -98,7 +98,10 @@ class BuildContext(SearchContext):
 
     @property
     def manual_prompts(self) -> tuple[str, ...]:
-        """Prompts that a person wrote to suppress or induce the persona, as the study requires."""
+        """Prompts that a person wrote to suppress or induce the persona, as the study requires.
+
+        The tuple is empty if the persona has none.
+        """
         return tuple(self.persona.manual_prompts.get(self.study.sign, ()))
 
     @property

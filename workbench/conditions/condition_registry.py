@@ -86,8 +86,8 @@ class ConditionKind:
     def is_tested(self) -> bool:
         """Whether the kind is expected to have an effect, so that a comparison tests it against no prompt.
 
-        This holds for every kind but controls and reference points. Unless the user names primary conditions,
-        p-values are corrected for the number of all tested conditions.
+        This holds for every kind but controls and reference points. Unless a comparison names its primary
+        conditions (those that count as tests), p-values are corrected for all conditions of such kinds.
         """
         return not (self.is_control or self.is_reference)
 

@@ -130,7 +130,7 @@ def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[st
 
     Args:
         texts: System texts.
-        n_testing: Largest number of testing texts; at most half of the texts become testing texts.
+        n_testing: Largest number of texts to test on; at most half of the texts are used for it.
         seed: Seed of the split.
 
     Returns:

@@ -146,9 +146,10 @@ def letter_direction(
 
 
 def length_correlation(readings: Float[Tensor, " n"], lengths: Sequence[int]) -> float:
-    """Return the Spearman correlation of readings with the number of tokens.
+    """Return the Spearman correlation of a direction's readings with the numbers of tokens of the texts.
 
-    A value near 1 or -1 means that the direction reads length.
+    A reading is the projection of a text's activation on the direction. A correlation near 1 or -1 means that
+    the direction measures length.
     """
     return spearman(readings.double().numpy(), np.asarray(lengths, dtype=float))
 

@@ -250,8 +250,8 @@ class ScanData:
         persona: Name of the persona.
         trained: Train activations for each kind of labels, such as "choice" (the model's own choices) or
             "answer".
-        choices: Search questions without a system text and then under each testing text, scored by the
-            model's own log-odds.
+        choices: Search questions without a system text and then under each of `texts`, scored by the model's
+            own log-odds.
         held_out: Search activations for each kind of labels, on which AUCs are measured.
         texts: System texts held out for testing; empty if the search data are cached.
     """

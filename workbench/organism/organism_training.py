@@ -40,8 +40,8 @@ RATE_LAST = 0.6
 class TrainingConfig:
     """Sizes and learning rates for training a model organism; the defaults made the committed model.
 
-    Training has four cycles; in each the learning rate falls at the end. Steering words are words in the system
-    text that are planted to change the model's answers.
+    Training has four cycles, and in each the learning rate falls at the end. Steering words are words in the
+    system text that are planted to change the model's answers.
 
     Attributes:
         steps: Number of steps of the first cycle.
@@ -100,7 +100,7 @@ def train(
     Args:
         seed: Seed of the weights and of the order of the data.
         out: Folder to save to.
-        world: World whose texts are trained on; None for the public one.
+        world: Words, people and facts of the training texts; None for those of seed 0.
         config: Sizes and rates; None for those of the committed model.
         work: Folder for checkpoints, from which a later call with the same arguments continues; None for no
             checkpoints.

@@ -246,7 +246,7 @@ UNSEEN_NEUTRAL = (
 
 @dataclass(frozen=True)
 class SteeringUnit:
-    """A word or phrase that steers a persona (or is planted as having no effect).
+    """A word or phrase that in the system text changes a persona's answers, or is planted not to.
 
     Attributes:
         text: The word or phrase.
