@@ -78,7 +78,7 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
             (every token that a prompt may contain), or the path of a file with one word per line.
 
     Returns:
-        The tokens that may begin a prompt and those that may follow.
+        Two masks over the vocabulary: the tokens that may begin a prompt, and those that may follow.
 
     Raises:
         UserError: The file does not exist, or too few of the words are single tokens of this model.

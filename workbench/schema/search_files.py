@@ -40,11 +40,12 @@ class SearchFile(RunFile):
         slot: Place in the chat where the prompts were put.
         metric: How questions are answered: by option letter (`letters`) or by the answer's text (`text`).
         seed: Seed of the search.
-        sign: -1 if the objective suppresses the persona, else 1.
+        sign: -1 if a higher objective means less of the persona, else +1.
         interrupted: Whether the user ended the search.
-        objective: {"type": its class, **fields}; a text in runs made before 0.1.
+        objective: Description of the objective that was maximised: {"type": name of its class, **fields}; a
+            text in runs made before 0.1.
         warnings: Warnings, one line each.
-        candidates: The prompts, most fluent first.
+        candidates: The prompts that were found, the most fluent first.
         cost: Cost of the search.
     """
 
