@@ -40,7 +40,8 @@ class CircuitNode:
     Attributes:
         site: Layer and hook at which the node's output is read.
         head: Index of the head; None for an MLP.
-        place: Index of the prompt token; -2 for the rest of the question, -1 for the decision token.
+        place: Index of the prompt token; -2 for the rest of the question, -1 for the decision token (the last
+            one before the answer).
         estimate: Effect on the answer's log-odds by attribution patching, mean over contexts.
         exact: Effect on the answer's log-odds by exact patching, mean over contexts; None if not patched.
     """
@@ -62,10 +63,10 @@ class PromptPath(ShowsTable):
     """The heads and MLPs that carry most of a prompt's effect, strongest exact effect first.
 
     Attributes:
-        nodes: The nodes.
+        nodes: The heads and MLPs.
         tokens: The prompt's tokens as text.
-        agreement: Rank correlation of estimated and exact effects over the nodes; None for fewer than 3
-            nodes.
+        agreement: Rank correlation over the nodes of effects estimated with gradients and effects of exact
+            patching; None for fewer than 3 nodes.
     """
 
     nodes: tuple[CircuitNode, ...]

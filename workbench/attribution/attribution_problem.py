@@ -223,7 +223,7 @@ class AttributionProblem:
         )
 
     def context_batches(self, copies: int = 1) -> Iterator[list[int]]:
-        """Yield batches of context indices for forward passes with gradients.
+        """Yield the indices of all contexts in batches that are small enough for passes with gradients.
 
         Args:
             copies: How many times each context is run at once. A batch has at most a quarter of
@@ -264,10 +264,10 @@ class AttributionProblem:
         return self.prompt_embeddings() - own + neutral
 
     def read(self, site: Site, prompts: Sequence[Ids | None]) -> Float[Tensor, "context d_model"]:
-        """Return the float32 activations at a site at the decision token, for context i with prompt i.
+        """Return the activations at the last token before the answer, for each context with its own prompt.
 
         Args:
-            site: Where to read.
+            site: Layer and hook at which to read.
             prompts: One prompt per context as token ids; None is the bare question.
         """
         found: list[Tensor | None] = [None] * len(self.contexts)

@@ -59,13 +59,14 @@ class DoseResponse:
 def dose_response(
     problem: AttributionProblem, direction: AttributionTarget, shares: tuple[float, ...] = SHARES
 ) -> tuple[DoseResponse, ...]:
-    """Measure the dose-response curves of the prompt and of steering along one direction.
+    """Measure how the answer changes with more of the prompt, and with stronger steering along a direction.
 
-    The cost per context is one forward pass for each prompt token and for each share.
+    The two dose-response curves can be compared, because each point also has the change of the projection on
+    the direction. The cost per question is one forward pass for each prompt token and each steering dose.
 
     Args:
         problem: Model, prompt and contexts.
-        direction: A target of kind "direction".
+        direction: The direction, as an attribution target.
         shares: Steering doses, as fractions of the whole prompt's change of the projection.
 
     Returns:

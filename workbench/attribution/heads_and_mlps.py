@@ -57,7 +57,7 @@ def grid_shape(problem: AttributionProblem) -> Key:
     the decision token (the last token before the answer).
 
     Args:
-        problem: Model and prompt.
+        problem: Attribution problem with a model and a prompt.
     """
     shape = problem.runner.shape
     return shape.n_layers, shape.n_heads + 1, len(problem.prompt) + 2
@@ -67,7 +67,7 @@ def site_of(problem: AttributionProblem, key: Key) -> Site:
     """Return the site (layer and hook) at which the output of a head or MLP is read.
 
     Args:
-        problem: Problem with the model.
+        problem: Attribution problem, from which the model is taken.
         key: The head or MLP as (layer, unit, place of the text).
     """
     return Site(key[0], "z" if key[1] < problem.runner.shape.n_heads else "mlp_out")
@@ -91,7 +91,8 @@ def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
     """Run a batch and return the output of every attention head and MLP at every position.
 
     Args:
-        problem: Problem with the model; one without MLPs gives no MLP outputs.
+        problem: Attribution problem, from which the model is taken. A model without MLPs gives no MLP
+            outputs.
         rows: The batch of token sequences.
     """
     sites = [Site(layer, hook) for layer in range(problem.runner.shape.n_layers) for hook in ("z", "mlp_out")]
@@ -157,7 +158,7 @@ def swap(
     """Build a hook function that replaces parts of an activation by those of another run.
 
     Args:
-        problem: Problem with the model.
+        problem: Attribution problem, from which the model is taken.
         site: Site (layer and hook) of the heads or of the MLP.
         donor: Activation of the other run at the same site.
         mask: Positions and heads at which the activation is replaced.
@@ -176,7 +177,7 @@ def split(
     """Reshape an activation so that attention heads have their own axis.
 
     Args:
-        problem: Problem with the model.
+        problem: Attribution problem, from which the model is taken.
         site: Site (layer and hook) of the activation.
         activation: Head outputs with or without their own axis, or an MLP output, which counts as one head.
     """

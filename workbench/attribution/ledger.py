@@ -71,10 +71,10 @@ class Ledger:
         targets: Quantities that effects were measured on.
         estimates: Effects by the name of the estimator.
         groups: Question group of each context.
-        total: Score with the prompt minus score of the bare question, [context, target].
+        total: Value of each target with the prompt minus that without, [context, target].
         pairs: Interactions of pairs of tokens.
         seconds: Run time of each estimator in seconds.
-        caution: Warning about the answer's row that every reader should see; empty for none.
+        caution: Warning about the effects on the answer that every reader should see; empty for none.
         mediation: How much of the effect on the answer goes through directions and latents.
         path: The heads and MLPs that carry the effect.
         circuit: Graph of heads and MLPs with its faithfulness; None if it was not computed.
@@ -215,9 +215,9 @@ class Ledger:
     def agreement(self) -> pd.DataFrame:
         """Table that compares each estimator with exact removal, one row per estimator and target.
 
-        rank_correlation is over tokens; it is nan if the effects of one estimator are constant or there are
-        fewer than 3 tokens. top is the fraction of removal's 3 strongest tokens that are among the
-        estimator's 3 strongest.
+        The column rank_correlation compares the order of the tokens; it is nan if the effects of one
+        estimator are constant or there are fewer than 3 tokens. The column top is the fraction of the 3
+        strongest tokens by removal that are also among the estimator's 3 strongest.
         """
         judge = self.means(JUDGE)
         rows = []

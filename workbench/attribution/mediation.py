@@ -161,9 +161,9 @@ def mediate(
 
     Args:
         problem: Model, prompt and contexts.
-        through: The mediators.
+        through: The mediators: directions or sets of latents.
         positions: Where components are exchanged: "decision" for the decision token (the last token before
-            the answer) alone, "question" for all tokens after the slot of the prompt.
+            the answer) alone, "question" for all tokens after the prompt.
 
     Returns:
         One result per mediator.

@@ -28,11 +28,11 @@ _CLOSE = {"old": "</del>", "new": "</ins>", "kept": "</span>"}
 
 
 def write_page(audit: Audit, path: str | Path) -> None:
-    """Write the audit as a page in the report's style.
+    """Write an audit as an HTML page in the style of a study's report.
 
     Args:
         audit: The audit.
-        path: The file.
+        path: The HTML file to write.
 
     Raises:
         UserError: The file cannot be written.

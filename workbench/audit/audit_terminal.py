@@ -20,7 +20,13 @@ _MARKS = {"kept": "{}", "old": "[-{}-]", "new": "{{+{}+}}"}
 
 
 def render(audit: Audit) -> RenderableType:
-    """Build the terminal view of an audit for a rich console; markup in the audit's text is shown as text."""
+    """Build the view of an audit for a terminal, as an object that `rich` prints.
+
+    Markup in the audit's text is shown as text.
+
+    Args:
+        audit: The audit.
+    """
     lines = [story.whole(audit), story.causes(audit), *story.phrases(audit)]
     paragraphs = [
         story.minimal_edit_sentence(audit),

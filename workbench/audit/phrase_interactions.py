@@ -52,7 +52,7 @@ class PhraseInteraction:
     p: float
 
     def inert(self, least: float) -> bool:
-        """Whether each word without the other is shown to have an effect of less than +-`least` log-odds."""
+        """Whether neither word alone has an effect: the intervals of both are within +-`least` log-odds."""
         return all(-least < interval.low and interval.high < least for interval in self.alone)
 
 

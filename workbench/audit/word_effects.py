@@ -52,12 +52,12 @@ EXACT_ORDERS = 32
 
 @dataclass(frozen=True)
 class MediatedEffect:
-    """Effect of a word on a direction's projection or a latent's activation, in that quantity's unit.
+    """Effect of a word of a prompt on a projection on a direction or on a latent's activation.
 
     Attributes:
         name: Name of the direction or latent.
         kind: Kind of the target: "direction", "latent" or "objective".
-        interval: The effect with its interval over contexts.
+        interval: The effect with its 95 % interval over questions, in the unit of the quantity.
     """
 
     name: str

@@ -14,7 +14,7 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.MUL
 
 @cache
 def bundle(*names: str, package: str = "workbench.report") -> str:
-    """Join ES modules into one, in the given order.
+    """Join JavaScript (ES) modules into one module, in the given order.
 
     Imports between the modules and exports of names are removed; a default export is kept.
 

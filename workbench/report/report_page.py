@@ -46,14 +46,14 @@ MAX_PAGE_BYTES = 5_000_000
 def write_report(
     source: str | os.PathLike[str] | Sequence[Any] | Any, path: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Write the report of a run or of results as one HTML file that loads nothing from elsewhere.
+    """Write the report of a run, or of results in a notebook, as one self-contained HTML file.
 
     A missing or broken file of the run does not stop the report: the page lists what it lacks. The page is
     written to a temporary name and then renamed.
 
     Args:
-        source: A run directory, or one result from a notebook or a list of them: comparison, ledger,
-            frontiers, latents, latent cards, layer scan.
+        source: A run directory, or one result from a notebook or a list of them: comparison, ledger (effects
+            of prompt tokens), frontiers (prompts of searches), latents, latent cards, layer scan.
         path: The HTML file to write; None for report.html in the run directory.
 
     Returns:

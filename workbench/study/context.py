@@ -90,7 +90,7 @@ class StudyContext:
         watch: Watch | None = None,
         force: bool = False,
     ) -> StudyContext:
-        """Load everything that the study names, and record the hashes of all inputs in the manifest.
+        """Begin or resume a study: load its model and data, and record hashes of all inputs in the manifest.
 
         A resumed run must have the same settings and inputs as its finished stages; model, data, splits, SAE
         and text files are compared by hash.

@@ -105,17 +105,17 @@ class CostEstimate(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row per stage and one for all stages.
+        """Table of costs with one row per stage of the study and one for the whole study.
 
-        Columns: stage, token_layers, tflops, and for each machine seconds and GB. Seconds are empty if the
-        stage does not fit.
+        The columns are stage, token_layers (tokens times transformer blocks), tflops (10^12 FLOPs), and for
+        each machine seconds and GB of memory. Seconds are empty if the stage does not fit into the memory.
         """
         rows = [self._row(stage.name, [stage]) for stage in self.stages]
         return pd.DataFrame([*rows, self._row("all", list(self.stages))])
 
     @property
     def short(self) -> pd.DataFrame:
-        """The table as text for a narrow screen, with time and memory of each machine in one column."""
+        """The table of costs as text for a narrow screen, with one column per machine for time and memory."""
         table = self.table
         found = pd.DataFrame({"stage": table["stage"], "TFLOPs": table["tflops"].map("{:,.4g}".format)})
         for machine in self.machines:
@@ -152,7 +152,7 @@ def search_bytes(study: Study) -> int:
     """Estimate the peak memory of a process that runs a study's searches on a CPU, in bytes.
 
     Args:
-        study: The study.
+        study: Settings of the study.
 
     Raises:
         UserError: The model's sizes cannot be determined.
@@ -164,7 +164,7 @@ def search_bytes(study: Study) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds in a suitable unit: seconds, minutes or hours."""
+    """Format a number of seconds in a suitable unit, as seconds, minutes or hours."""
     return (
         f"{seconds:.2g} s"
         if seconds < 60
@@ -175,12 +175,12 @@ def duration(seconds: float) -> str:
 
 
 def plan(study: Study, dtype: str | None = None) -> CostEstimate:
-    """Estimate the cost of a study, without loading weights or using the network.
+    """Estimate time and memory that a study needs, without loading weights or using the network.
 
     Args:
-        study: The study.
-        dtype: Data type of the weights on every machine; None for bfloat16 on GPUs and the study's own on the
-            CPU.
+        study: Settings of the study.
+        dtype: Data type of the weights on every machine; None for bfloat16 on GPUs and the study's setting on
+            the CPU.
 
     Raises:
         UserError: The model's sizes cannot be determined.

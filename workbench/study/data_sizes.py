@@ -52,13 +52,13 @@ class DataSizes:
 
     @classmethod
     def of(cls, study: Study) -> DataSizes:
-        """Count the data of a study.
+        """Count the questions of a study and their tokens, for a cost estimate.
 
         Args:
-            study: The study.
+            study: Settings of the study.
 
         Raises:
-            UserError: The data file is missing and is no published file of known size.
+            UserError: The data file is missing and is not a published file whose size is known.
         """
         notes, said, written = [], 20.0, 4
         path = study.data.path

@@ -86,7 +86,7 @@ class ContrastedReply:
 
 @dataclass(frozen=True)
 class LocalDraftModel:
-    """A local model that writes and judges the parts of a draft by likelihoods.
+    """A local model that writes and judges parts of a drafted persona by comparing likelihoods.
 
     Attributes:
         ask: The model, with its sampling temperature and seed.
@@ -118,7 +118,7 @@ class LocalDraftModel:
 
         Args:
             question: The question to answer.
-            usable: Whether an answer can be used.
+            usable: Function that says whether the text of an answer can be used.
 
         Returns:
             The two answers; None if all answers of one kind are unusable.

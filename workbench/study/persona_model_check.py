@@ -166,7 +166,7 @@ class PersonaModelCheck(ShowsTable):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The recommended metric in words, followed by the refusals."""
+        """The recommended metric in words, followed by reasons for which a run would be refused."""
         shown = [m.metric for m in self.metrics if m.shows]
         if not self.metrics:
             advice: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class PersonaModelCheck(ShowsTable):
         )
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """Return a caption with the notes, and the table."""
+        """Return the table of the check with a caption that gives its recommendation."""
         return f"{self.persona} on this model: {'; '.join(self.notes)}", self.table
 
 

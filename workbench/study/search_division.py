@@ -10,7 +10,7 @@ MEMORY_FRACTION = 0.8
 
 @dataclass(frozen=True)
 class Division:
-    """Division of the threads: how many searches run at a time, and the number of threads of each.
+    """How the CPU threads are divided: number of search processes at a time, and threads of each process.
 
     Example:
         >>> Division.of(threads=8, searches=3, need=2, memory=100)
@@ -24,7 +24,7 @@ class Division:
 
     @classmethod
     def of(cls, threads: int, searches: int, need: float, memory: float) -> Division:
-        """Compute a division with as many processes as searches, threads and memory allow.
+        """Divide the CPU threads among as many search processes as searches, threads and memory allow.
 
         Args:
             threads: Number of torch threads.
