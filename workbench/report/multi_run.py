@@ -93,7 +93,8 @@ class OverviewGroup:
         low: Lower end of the axis.
         high: Upper end of the axis.
         ticks: Positions of the axis ticks.
-        drawn: The first lines, at most MAX_LINES, which are drawn.
+        drawn: Lines that are drawn: the first ones, at most MAX_LINES, without models that always give the
+            same answer.
     """
 
     title: str
