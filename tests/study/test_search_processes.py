@@ -253,7 +253,7 @@ def test_a_signal_ends_both_processes_and_the_run_can_be_resumed(
     assert process.returncode == code and "Traceback" not in said
     wait_until(lambda: not any(map(is_alive, pids)), seconds=5)
     again = start("--resume")
-    assert again.wait(timeout=300) == 0
+    assert again.wait(timeout=600) == 0
     assert files(out) == alone
 
 
