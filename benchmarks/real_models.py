@@ -109,6 +109,8 @@ def _answers(run: Path) -> pd.DataFrame:
 def _sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means by condition, group and matching answer, and over the answers (condition x group)."""
     complete = table[table.groupby("group")["matching"].transform("nunique") > 1]
+    if complete.empty:  # one question a group: nothing cancels
+        complete = table
     sides = complete.groupby(["condition", "group", "matching"])["log_odds"].mean().unstack("matching")
     return sides, sides.mean(axis=1).unstack("group")
 
