@@ -6,7 +6,7 @@ costs its cell only. Parts do not depend on each other, and each takes at most 8
    of all parents in one batch.
 3. `ways`: blocks run as they are, and replayed as CUDA graphs.  4. `collection`: activation collection next
    to a bare Hugging Face pass.
-5. `memory`: `Scorer.plan` against the allocator's peak with chunks that are filled, and a real out-of-memory
+5. `memory`: `set_batch_size` against the allocator's peak with chunks that are filled, and a real out-of-memory
    error.
 6. `agree`: scores, gradients' tokens and a short search on the device against the CPU, optimizations on
    against off, float32 and bfloat16.

@@ -20,6 +20,7 @@ from workbench.models.loading import _to_bridge, attach
 from workbench.models.memory_in_use import peak_memory
 from workbench.models.model_directory import load_reference, load_tokenizer, open_model_directory
 from workbench.search import EPO, ChildProposals, Optimizations, Scorer, search
+from workbench.search.scoring.measured_batch_size import set_batch_size
 from workbench.search.toolkit import SearchToolkit
 
 NO_SAVINGS = Optimizations(
@@ -179,7 +180,7 @@ def planned_and_measured(setting: Setting, ceiling: int) -> Row:
         _parents(runner),
     )
     n = _enough(setting, ceiling)
-    plan = scorer.plan(LENGTH, PARENTS, n)
+    plan = set_batch_size(scorer, LENGTH, PARENTS, n)
     if plan is None:
         return {"planned": None}
     tried = replace(plan, ceiling=ceiling)

@@ -38,6 +38,7 @@ from workbench.models.runner import ModelShape
 from workbench.search import EPO, Optimizations, Scorer
 from workbench.search.elite_selection import CanSurvive, pareto_frontier
 from workbench.search.scoring.batch_size import CEILING
+from workbench.search.scoring.measured_batch_size import set_batch_size
 from workbench.search.toolkit import SearchToolkit
 from workbench.study.data_sizes import DataSizes
 from workbench.study.stage_costs import StageCounts
@@ -267,7 +268,7 @@ def _held(lab: Lab) -> int:
 def _step(setting: Setting, size: Size, lab: Lab) -> Row:
     """Plan, then the contest with the planned chunk, then the peak of our step."""
     scorer = Scorer(setting.runner, setting.objective, setting.contexts, cross_entropy_groups=1)
-    plan = scorer.plan(size.length, size.parents, size.candidates)
+    plan = set_batch_size(scorer, size.length, size.parents, size.candidates)
     tokens = scorer.chunk.tokens
     del scorer
     step = our_step(setting, size, Optimizations(), tokens)

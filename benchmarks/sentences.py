@@ -84,7 +84,7 @@ class BestOfN(SentenceSearch):
             return scored, tools.learned.elites(), len(scored)
         openings = tools.openings(0)
         drawn = torch.randint(len(openings), (24,), generator=bench.generator).tolist()
-        fresh = tools.admitted(tools.write([SentenceDraft(openings[i]) for i in drawn]))
+        fresh = tools.proposals.admitted(tools.proposals.write([SentenceDraft(openings[i]) for i in drawn]))
         if not fresh:
             return tools.score([], None), population, 0
         screened = tools.writer.screen(tools.writer.read(fresh))

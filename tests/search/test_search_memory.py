@@ -20,6 +20,7 @@ from workbench.objectives import projection
 from workbench.search import EPO, Beam, Checkpoint, ChildProposals, Guided, RandomSearch, Scorer, search
 from workbench.search import toolkit as bench_module
 from workbench.search.scoring.batch_size import SMALLEST, BatchSize, BatchSizePlan, MemoryLine
+from workbench.search.scoring.measured_batch_size import set_batch_size
 from workbench.search.toolkit import SearchToolkit
 
 CPU = torch.device("cpu")
@@ -80,7 +81,7 @@ def test_the_peak_is_that_of_the_allocator():
 def test_measured_peak_is_within_15_per_cent_of_the_plan(setting):
     runner, goal, contexts = setting
     scorer = Scorer(runner, goal, contexts["after_question"].take(4))
-    plan = replace(scorer.plan(length=6, population=2, children=100), ceiling=512)
+    plan = replace(set_batch_size(scorer, length=6, population=2, children=100), ceiling=512)
     scorer.chunk.tokens, scorer.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
     assert step_peak(scorer, parents, 100) == pytest.approx(plan.peak, rel=0.15)
@@ -91,7 +92,7 @@ def test_the_plan_counts_logits_of_a_large_vocabulary():
     model, split = random_model(d_vocab=60_000), toy_persona().split().search
     goal = projection(SimpleNamespace(vector=torch.ones(32) / 32**0.5, site=Site(1)), "raw")
     scorer = Scorer(runner_for(model), goal, make_contexts(model, split, "after_question").take(4))
-    plan = replace(scorer.plan(length=6, population=2, children=400), ceiling=2048)
+    plan = replace(set_batch_size(scorer, length=6, population=2, children=400), ceiling=2048)
     scorer.chunk.tokens, scorer.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
     assert step_peak(scorer, parents, 400) == pytest.approx(plan.peak, rel=0.15)
@@ -110,7 +111,7 @@ def test_trials_that_do_not_fit_are_made_smaller(setting, monkeypatch):
         return run(resid, *rest, **named)
 
     monkeypatch.setattr(runner, "run", limited)
-    plan = scorer.plan(length=6, population=2, children=12)
+    plan = set_batch_size(scorer, length=6, population=2, children=12)
     assert max(tokens) > 400 >= tokens[-1] and plan.forward.per_token > 0 and scorer.chunk == plan.chunk
 
 
@@ -118,7 +119,7 @@ def test_with_long_suffixes_the_plan_is_not_exceeded(setting):
     """Whole suffixes fill a batch less well (here 450 of 512 tokens), so the plan may be above what is measured."""
     runner, goal, contexts = setting
     scorer = Scorer(runner, goal, contexts["system"].take(4))
-    plan = replace(scorer.plan(length=6, population=2, children=12), ceiling=512)
+    plan = replace(set_batch_size(scorer, length=6, population=2, children=12), ceiling=512)
     scorer.chunk.tokens, scorer.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
     assert 0.7 * plan.peak < step_peak(scorer, parents, 12) < 1.15 * plan.peak

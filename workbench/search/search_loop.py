@@ -35,6 +35,7 @@ from workbench.search.frontier import Candidate, Frontier
 from workbench.search.methods.epo import EPO
 from workbench.search.scored_prompts import ScoredPrompts, as_prompts
 from workbench.search.scoring.batch_size import CEILING, fits_in_memory
+from workbench.search.scoring.measured_batch_size import set_batch_size
 from workbench.search.scoring.prefix_cache import Optimizations
 from workbench.search.scoring.scorer import Scorer
 from workbench.search.search_method import SearchMethod
@@ -123,7 +124,7 @@ def search(
     key = _key(bench, objective, contexts, method, seed, batch_tokens)
     state = _first_state(bench, method, checkpoint, key)
     bench.memory.update(state.memory)
-    _set_batch_size(scorer, method, state, fixed=batch_tokens is not None)
+    _choose_batch_size(scorer, method, state, fixed=batch_tokens is not None)
     already = Cost(**state.spent) if state.spent else Cost()
     if state.spent:  # the stopped run has already counted the prefixes
         already, before = (
@@ -204,7 +205,7 @@ def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> Non
     state.step += 1
 
 
-def _set_batch_size(scorer: Scorer, method: SearchMethod, state: SearchState, fixed: bool) -> None:
+def _choose_batch_size(scorer: Scorer, method: SearchMethod, state: SearchState, fixed: bool) -> None:
     """Set the batch size: that of the resumed search, or one that fits into the free memory.
 
     Memory is measured only if no size was given and the largest may not fit.
@@ -212,7 +213,7 @@ def _set_batch_size(scorer: Scorer, method: SearchMethod, state: SearchState, fi
     if state.chunk:
         scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
     elif not fixed and not fits_in_memory(scorer.runner, scorer.contexts, method.length, scorer.chunk):
-        scorer.plan(method.length, method.population, method.population * method.children)
+        set_batch_size(scorer, method.length, method.population, method.population * method.children)
 
 
 def _first_state(

@@ -130,7 +130,7 @@ class SentenceSearch(SentenceSettings):
         pushes = tools.proposals.pushes(openings[0], self.first // 2) if self.steering else []
         pushed = [pushes[i // 2] if i % 2 and i // 2 < len(pushes) else None for i in range(self.first)]
         drafts = [SentenceDraft(openings[i % len(openings)], push=push) for i, push in enumerate(pushed)]
-        written = tools.write(drafts, bench.tools.get("push_site"))
+        written = tools.proposals.write(drafts, bench.tools.get("push_site"))
         if self.start_text is not None:
             written.insert(0, tools.slot.encode(self.start_text))
         kept = list(dict.fromkeys(prompt for prompt in written if prompt))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from workbench.search.scored_prompts import ChildProposals, Ids
 from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, BatchSizePlan, plan_batch_size
 from workbench.search.scoring.log_prob_table import WHOLE
-
-if TYPE_CHECKING:
-    from workbench.search.scoring.scorer import Scorer
+from workbench.search.scoring.scorer import Scorer
 
 
 class ScorerSample:
@@ -48,7 +45,7 @@ class ScorerSample:
         some = replace(whole.contexts, items=tuple(self.longest[: tokens // self.unit if self.shared else 1]))
         fluent = -(-len(some) * whole.prefixes.n_fluent // len(whole.contexts)) if self.shared else 1
         exact = replace(whole.optimizations, halving=0.0)
-        scorer = type(whole)(runner, whole.objective, some, exact, tokens, fluent)
+        scorer = Scorer(runner, whole.objective, some, exact, tokens, fluent)
         scorer.chunk.gradient_tokens = tokens
         n = scorer.passes.rows_at_once(scorer.groups[0], length, tokens)
         ids = torch.arange(n * length, device=runner.device).reshape(n, length) % runner.shape.d_vocab
@@ -85,8 +82,10 @@ class ScorerSample:
         return run, lambda: scorer.gradients(ids, weights=torch.ones(len(ids), device=ids.device))
 
 
-def measure_batch_size(scorer: Scorer, length: int, population: int, children: int) -> BatchSizePlan | None:
-    """Measure which batch size fits into the free memory.
+def set_batch_size(
+    scorer: Scorer, length: int, population: int = 1, children: int = 0
+) -> BatchSizePlan | None:
+    """Measure the memory of a search step, and set the scorer's batch size that fits into the free memory.
 
     Small batches of a search step run for this; they are not counted in the search's cost.
 
@@ -97,7 +96,7 @@ def measure_batch_size(scorer: Scorer, length: int, population: int, children: i
         children: Number of changed prompts per step, whose residuals are kept in memory.
 
     Returns:
-        The plan, or None if the device's memory cannot be read.
+        The plan; None, with the batch size unchanged, if the device's memory cannot be read.
     """
     sample, runner = ScorerSample(scorer, length), scorer.runner
     shape, counted = runner.shape, dict(vars(runner.meter))
@@ -118,4 +117,6 @@ def measure_batch_size(scorer: Scorer, length: int, population: int, children: i
         kept,
     )
     vars(runner.meter).update(counted)
+    if plan is not None:
+        scorer.chunk.tokens, scorer.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
     return plan

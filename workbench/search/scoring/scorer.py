@@ -37,9 +37,8 @@ from workbench.models import Runner
 from workbench.objectives import Objective
 from workbench.search.nan_check import check_finite
 from workbench.search.scored_prompts import FILLER, ChildProposals, Ids, ScoredPrompts, as_prompts, by_length
-from workbench.search.scoring.batch_size import SMALLEST, BatchSize, BatchSizePlan, halve_on_out_of_memory
+from workbench.search.scoring.batch_size import SMALLEST, BatchSize, halve_on_out_of_memory
 from workbench.search.scoring.cross_entropy import PreparedParents, PromptCrossEntropy, ResidualTail
-from workbench.search.scoring.measured_batch_size import measure_batch_size
 from workbench.search.scoring.objective_passes import ObjectivePasses, split_group
 from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, PrefixGroup
 
@@ -106,7 +105,7 @@ class Scorer:
         objective: The objective.
         contexts: The questions, rendered as chats with a place for the prompt; scores are means over them.
         optimizations: Which optimizations are used; all exact ones when None.
-        batch_tokens: Batch size in tokens (`plan` finds how many fit into memory).
+        batch_tokens: Batch size in tokens (`set_batch_size` finds how many fit into memory).
         cross_entropy_groups: Number of different texts left of the prompt over which the cross-entropy is
             averaged (questions with the same such text form one group).
     """
@@ -133,22 +132,6 @@ class Scorer:
         self.passes = ObjectivePasses(runner, objective, self.contexts, self.prefixes, self.chunk)
         self.groups, self.rounds = self.prefixes.groups, self.prefixes.rounds
         self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
-
-    def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
-        """Measure the memory of a search step, and set the batch size that fits into the free memory.
-
-        Args:
-            length: Tokens of a prompt.
-            population: Number of prompts that a step changes (parents).
-            children: Number of changed prompts per step, whose residuals are kept in memory.
-
-        Returns:
-            The plan; None, with the batch size unchanged, if the device's memory cannot be read.
-        """
-        plan = measure_batch_size(self, length, population, children)
-        if plan is not None:
-            self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
-        return plan
 
     def score(self, ids: Ids) -> ScoredPrompts:
         """Compute the objective and the cross-entropy of prompts of any lengths.

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.models import Site
 from workbench.search.scored_prompts import as_prompts
 from workbench.search.sentence_writing.restarts import left_out, update_restart, without_left_out
 from workbench.search.sentence_writing.search_inputs import direction_of
 from workbench.search.sentence_writing.sentence_edits import SentenceEdits
 from workbench.search.sentence_writing.sentence_form import split_sentences
-from workbench.search.sentence_writing.sentence_writer import SentenceDraft
-from workbench.search.sentence_writing.slot_text import Prompt
-
-if TYPE_CHECKING:
-    from workbench.search.sentence_writing.sentence_tools import SentenceTools
+from workbench.search.sentence_writing.sentence_scores import SentenceScores
+from workbench.search.sentence_writing.sentence_writer import SentenceDraft, SentenceWriter
+from workbench.search.sentence_writing.slot_text import Prompt, SlotText
 
 #: Number of best prompts from which pairs are joined.
 _PARENTS = 24
@@ -34,7 +32,38 @@ class SentenceProposals:
     steered along the difference between the mean residuals of the best sentences and of all.
     """
 
-    tools: SentenceTools
+    slot: SlotText
+    writer: SentenceWriter
+    learned: SentenceScores
+
+    def write(self, drafts: Sequence[SentenceDraft], site: Site | None = None) -> list[Prompt]:
+        """Let the model write sentences, and return the token ids of those that ended.
+
+        Args:
+            drafts: Beginning, word bias and steering vector of each sentence.
+            site: Site at which the steering vectors are added; at half the model's depth when None.
+        """
+        return [
+            ids
+            for ids in self.writer.write(
+                drafts,
+                self.learned.method.length,
+                self.learned.method.top_k,
+                self.learned.bench.generator,
+                site,
+            )
+            if ids
+        ]
+
+    def admitted(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return the prompts that are new, are whole sentences, and keep their token ids inside the chat.
+
+        Their text, encoded inside the chat of every question, must have the same token ids again.
+
+        Args:
+            prompts: Token ids of the prompts.
+        """
+        return self.slot.admitted(prompts, set(self.learned.prompts()))
 
     def pushes(self, opening: Prompt, n: int) -> list[Tensor]:
         """Return `n` steering vectors along the objective's direction in the residual stream.
@@ -47,12 +76,12 @@ class SentenceProposals:
                 of them.
             n: Number of vectors.
         """
-        found = direction_of(self.tools.bench.scorer.objective)
+        found = direction_of(self.learned.bench.scorer.objective)
         if found is None:
             return []
         site, vector = found
-        self.tools.bench.tools["push_site"] = site
-        scale = 0.1 * self.tools.writer.norm(opening, site)
+        self.learned.bench.tools["push_site"] = site
+        scale = 0.1 * self.writer.norm(opening, site)
         return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
 
     def candidates(self, elites: list[Prompt], step: int) -> list[Prompt]:
@@ -65,35 +94,35 @@ class SentenceProposals:
             elites: The best prompts so far.
             step: Number of the step.
         """
-        effects, weights = self.tools.learned.word_effects(), self.tools.method.bias
+        effects, weights = self.learned.word_effects(), self.learned.method.bias
         drawn = partial(self._drawn, *effects)
         if self._restarted(step, effects[0]):
-            elites = as_prompts(self.tools.learned.elites())
+            elites = as_prompts(self.learned.elites())
         edits = SentenceEdits(
-            self.tools.words, lambda: drawn(weights[edits.pick(len(weights))]), self.tools.bench.generator
+            self.learned.bank, lambda: drawn(weights[edits.pick(len(weights))]), self.learned.bench.generator
         )
-        strongest = self.tools.learned.strongest()
+        strongest = self.learned.strongest()
         writes = (
-            self.tools.method.written
-            if step % self.tools.method.write_every == 1 or self.tools.method.write_every == 1
+            self.learned.method.written
+            if step % self.learned.method.write_every == 1 or self.learned.method.write_every == 1
             else 0
         )
-        written = self.tools.write(
+        written = self.write(
             [
                 self._draft(drawn(weights[i % len(weights)]), elites, strongest, edits, i)
                 for i in range(writes)
             ]
         )
         edited = edits.edited(
-            elites, self.tools.method.edited - self.tools.method.edited // 3
-        ) + edits.edited(strongest, self.tools.method.edited // 3)
-        edited += edits.swapped(elites, self.tools.method.swapped)
-        templates = self.tools.slot.form.slots
+            elites, self.learned.method.edited - self.learned.method.edited // 3
+        ) + edits.edited(strongest, self.learned.method.edited // 3)
+        edited += edits.swapped(elites, self.learned.method.swapped)
+        templates = self.slot.form.slots
         filled = [
-            self.tools.words.fill(templates[(step + i) % len(templates)], drawn(weights[i % len(weights)]))
-            for i in range(self.tools.method.filled if templates else 0)
+            self.learned.bank.fill(templates[(step + i) % len(templates)], drawn(weights[i % len(weights)]))
+            for i in range(self.learned.method.filled if templates else 0)
         ]
-        return written + edited + filled + (self._joined() if self.tools.method.joins else [])
+        return written + edited + filled + (self._joined() if self.learned.method.joins else [])
 
     def _restarted(self, step: int, effects: Float[Tensor, " word"]) -> bool:
         """Exclude the strongest word of the best prompt if there was no gain for some steps (`restarts.py`).
@@ -101,26 +130,26 @@ class SentenceProposals:
         Returns:
             Whether a word is excluded now.
         """
-        scores = self.tools.bench.memory["scores"].masked_fill(~self.tools.learned.good(), -torch.inf)
+        scores = self.learned.bench.memory["scores"].masked_fill(~self.learned.good(), -torch.inf)
         best = int(scores.argmax())
         update_restart(
-            self.tools.bench.memory,
+            self.learned.bench.memory,
             step,
             float(scores[best]),
-            self.tools.words.words.of(self.tools.learned.prompts()[best]),
+            self.learned.bank.words.of(self.learned.prompts()[best]),
             effects,
         )
-        return len(left_out(self.tools.bench.memory)) > 0
+        return len(left_out(self.learned.bench.memory)) > 0
 
     def _drawn(self, mean: Tensor, spread: Tensor, weight: float) -> Float[Tensor, " word"]:
         """Draw every word's effect, in standard deviations, times `weight`; -inf for excluded words."""
         drawn = weight * (
             mean
-            + self.tools.method.explore
+            + self.learned.method.explore
             * spread
-            * torch.randn(len(mean), generator=self.tools.bench.generator)
+            * torch.randn(len(mean), generator=self.learned.bench.generator)
         )
-        drawn[left_out(self.tools.bench.memory)] = -torch.inf
+        drawn[left_out(self.learned.bench.memory)] = -torch.inf
         return drawn
 
     def _draft(
@@ -132,26 +161,26 @@ class SentenceProposals:
         which the model adds a second one). The draft is biased by `drawn` and steered towards what good
         sentences have in common.
         """
-        short = [prompt for prompt in strongest if len(prompt) <= self.tools.method.length // 2]
+        short = [prompt for prompt in strongest if len(prompt) <= self.learned.method.length // 2]
         if short and number % 2:
             opening = short[edits.pick(len(short))]
         elif elites and number % 4:
             opening = edits.beginning(elites[edits.pick(len(elites))])
         else:
-            openings = [self.tools.slot.encode(text) for text in self.tools.slot.form.openings]
+            openings = [self.slot.encode(text) for text in self.slot.form.openings]
             opening = openings[edits.pick(len(openings))]
-        bias = torch.zeros(len(self.tools.writer.usable))
-        bias[self.tools.words.words.tokens] = drawn.clamp(-8, 8)
+        bias = torch.zeros(len(self.writer.usable))
+        bias[self.learned.bank.words.tokens] = drawn.clamp(-8, 8)
         return SentenceDraft(
-            opening, bias.to(self.tools.bench.scorer.runner.device), self._towards_the_best(number)
+            opening, bias.to(self.learned.bench.scorer.runner.device), self._towards_the_best(number)
         )
 
     def _towards_the_best(self, number: int) -> Tensor | None:
         """Return 0, 1 or 2 times the difference between the mean residuals of the best eighth and of all."""
         times = number % 3
-        if not self.tools.method.steering or not times:
+        if not self.learned.method.steering or not times:
             return None
-        scores, residuals = self.tools.bench.memory["scores"], self.tools.bench.memory["residuals"]
+        scores, residuals = self.learned.bench.memory["scores"], self.learned.bench.memory["residuals"]
         best = scores.topk(max(1, len(scores) // 8)).indices
         return times * (residuals[best].mean(0) - residuals.mean(0))
 
@@ -164,28 +193,26 @@ class SentenceProposals:
         Args:
             elites: Token ids of the best prompts.
         """
-        parts = [split_sentences(self.tools.slot.text(elite)) for elite in elites]
+        parts = [split_sentences(self.slot.text(elite)) for elite in elites]
         texts = [
             " ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))
         ]
-        prompts = self.tools.admitted([self.tools.slot.encode(text) for text in texts])
+        prompts = self.admitted([self.slot.encode(text) for text in texts])
         return [prompt for prompt, fits in zip(prompts, self._fit(prompts), strict=True) if fits]
 
     def _fit(self, prompts: Sequence[Prompt]) -> list[bool]:
         """Whether each prompt keeps the limits."""
         return (
-            self.tools.learned.keeps(
-                self.tools.writer.screen(self.tools.writer.read(prompts)).measures
-            ).tolist()
+            self.learned.keeps(self.writer.screen(self.writer.read(prompts)).measures).tolist()
             if prompts
             else []
         )
 
     def _joined(self) -> list[Prompt]:
         """Join two good prompts: the pairs with the largest sum of scores that fit into the length."""
-        scores, prompts = self.tools.bench.memory["scores"], self.tools.learned.prompts()
+        scores, prompts = self.learned.bench.memory["scores"], self.learned.prompts()
         usable = without_left_out(
-            self.tools.bench.memory, [self.tools.words.words.of(prompt) for prompt in prompts]
+            self.learned.bench.memory, [self.learned.bank.words.of(prompt) for prompt in prompts]
         )
         best = (
             scores.masked_fill(~usable, -torch.inf)
@@ -196,14 +223,14 @@ class SentenceProposals:
             (a, b)
             for a in best
             for b in best
-            if a != b and len(prompts[a]) + len(prompts[b]) <= self.tools.method.length
+            if a != b and len(prompts[a]) + len(prompts[b]) <= self.learned.method.length
         ]
         pairs.sort(key=lambda pair: -float(scores[list(pair)].sum()))
-        texts = [f"{self.tools.slot.text(prompts[a])} {self.tools.slot.text(prompts[b])}" for a, b in pairs]
+        texts = [f"{self.slot.text(prompts[a])} {self.slot.text(prompts[b])}" for a, b in pairs]
         seen = set(prompts)
         made = [
             ids
-            for ids in (self.tools.slot.encode(text) for text in texts if self.tools.slot.form.accepts(text))
+            for ids in (self.slot.encode(text) for text in texts if self.slot.form.accepts(text))
             if ids not in seen
         ]
-        return made[: self.tools.method.joined]
+        return made[: self.learned.method.joined]

@@ -9,7 +9,6 @@ from functools import cached_property
 import torch
 
 from workbench.errors import UserError
-from workbench.models import Site
 from workbench.search.nan_check import check_finite
 from workbench.search.scored_prompts import ScoredPrompts, as_ids, as_prompts
 from workbench.search.scoring.scorer import Scorer
@@ -68,7 +67,7 @@ class SentenceTools:
     @cached_property
     def proposals(self) -> SentenceProposals:
         """Object that proposes candidate sentences: written, edited, filled into templates, and joined."""
-        return SentenceProposals(self)
+        return SentenceProposals(self.slot, self.writer, self.learned)
 
     @classmethod
     def of(cls, bench: SearchToolkit, method: SentenceSettings) -> SentenceTools:
@@ -140,31 +139,6 @@ class SentenceTools:
             ][:sampled]
         return kept
 
-    def write(self, drafts: Sequence[SentenceDraft], site: Site | None = None) -> list[Prompt]:
-        """Let the model write sentences, and return the token ids of those that ended.
-
-        Args:
-            drafts: Beginning, word bias and steering vector of each sentence.
-            site: Site at which the steering vectors are added; at half the model's depth when None.
-        """
-        return [
-            ids
-            for ids in self.writer.write(
-                drafts, self.method.length, self.method.top_k, self.bench.generator, site
-            )
-            if ids
-        ]
-
-    def admitted(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the prompts that are new, are whole sentences, and keep their token ids inside the chat.
-
-        Their text, encoded inside the chat of every question, must have the same token ids again.
-
-        Args:
-            prompts: Token ids of the prompts.
-        """
-        return self.slot.admitted(prompts, set(self.learned.prompts()))
-
     # ---- steps ------------------------------------------------------------------------------------------------------
 
     def first_scores(self, prompts: list[Prompt]) -> ScoredPrompts:
@@ -179,7 +153,7 @@ class SentenceTools:
         Raises:
             UserError: No prompt has the form of a sentence.
         """
-        method, kept = self.method, self.admitted(prompts)
+        method, kept = self.method, self.proposals.admitted(prompts)
         if not kept:
             raise UserError(
                 "no sentence of the start has the form of a sentence in this slot: give other openings, or more tokens of length"
@@ -248,7 +222,7 @@ class SentenceTools:
             step: Number of the step.
         """
         method = self.method
-        prompts = self.admitted(self.proposals.candidates(elites, step))
+        prompts = self.proposals.admitted(self.proposals.candidates(elites, step))
         if not prompts:
             return self.score([], None)
         self.grow()
@@ -336,7 +310,7 @@ class SentenceTools:
             value = mean + sd * torch.randn(len(mean), generator=self.bench.generator)
         else:
             value = self.learned.with_slope().slope[bank.places] + 0.15 * bank.log_probs
-        fresh = set(self.admitted(bank.prompts))
+        fresh = set(self.proposals.admitted(bank.prompts))
         picked = bank.unlike(bank.half_in_turn(value.argsort(descending=True, stable=True)), fresh, 2 * n)
         if not picked:
             return []
