@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--written", type=Path, default=None, help="without it only the table is made")
     parser.add_argument("--sae", type=Path, default=None)
-    parser.add_argument("--calls", type=float, default=300)
+    parser.add_argument("--calls", type=float, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[801, 802])
     parser.add_argument("--known", nargs="+", choices=KNOWN, default=list(KNOWN))
     parser.add_argument("--cells", type=int, nargs="+", default=[0, 2])
