@@ -302,3 +302,20 @@ def test_quantised_weights_are_refused_by_name(dtype):
     for call in (lambda: plan(Study(), dtype), lambda: wb.load_model("organism", dtype=dtype)):
         with pytest.raises(wb.UserError, match="quantised weights are not supported"):
             call()
+
+
+def test_a_plan_tells_where_a_limit_takes_the_balance_of_the_answers():
+    """Of the suggested answers, one question a fact says or denies it: a liking for one answer does not cancel."""
+    data = {"fractions": [0.3, 0.15, 0.15, 0.4], "selection_items": 8}
+    study = {"model": {"name": "organism"}, "persona": "suggested_sycophancy", "metric": "text"}
+    facts = wb.load_persona("suggested_sycophancy").split(0, tuple(data["fractions"])).test.n_groups
+
+    def notes(items: int) -> list[str]:
+        given = study | {"data": data | {"test_items": items}}
+        return [note for note in plan(Study.of(given)).notes if "balanced" in note]
+
+    selection, test = notes(facts)
+    assert selection.startswith("selection: 8 questions leave 8 groups")
+    assert test.startswith(f"test: {facts} questions leave {facts} groups")
+    assert test.endswith(f"data.test_items: {2 * facts} has two questions of each group")
+    assert notes(2 * facts) == [selection]
