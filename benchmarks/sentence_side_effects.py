@@ -93,7 +93,7 @@ def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--written", type=Path, required=True)
-    parser.add_argument("--calls", type=float, default=300)
+    parser.add_argument("--calls", type=float, default=500)
     parser.add_argument("--weight", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[811, 812])
     parser.add_argument("--personas", nargs="+", choices=PERSONAS, default=["hallucination", "sycophancy"])

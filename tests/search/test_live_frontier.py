@@ -38,9 +38,9 @@ def test_the_picture_has_one_point_a_prompt_in_order(n):
     root = ElementTree.fromstring(f"<div>{picture(progress(n=n))}</div>")
     dots = [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter("circle")]
     assert len(dots) == n
-    assert [x for x, _ in dots] == sorted(x for x, _ in dots), "less fluent lies further right"
+    assert [x for x, _ in dots] == sorted(x for x, _ in dots), "less fluent is further right"
     assert [y for _, y in dots] == sorted((y for _, y in dots), reverse=True), (
-        "a higher objective lies further up"
+        "a higher objective is further up"
     )
     assert all(0 < x < 460 and 0 < y < 240 for x, y in dots)
 
