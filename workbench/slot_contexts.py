@@ -13,7 +13,7 @@ import pandas as pd
 from workbench.answer_tokens import AnswerBranch, answer_branches
 from workbench.html_text import ShowsFacts, ShowsTable
 from workbench.personas import Item
-from workbench.personas.persona import counterbalanced
+from workbench.personas.balanced_draws import balanced_sets, balanced_within_groups_only, counterbalanced
 
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
 Metric = Literal["letters", "text"]
@@ -215,10 +215,11 @@ class Contexts(ShowsTable, Sequence[Context]):
         if n >= len(self):
             return self
         rng = np.random.default_rng(seed)
-        balanced = self._is_counterbalanced
+        if self._balanced_within_groups_only:
+            return self._balanced_draw(n, rng)
         drawn = (
             _least_drawn(self.items, rng.permutation(len(self)).tolist())[:n]
-            if balanced
+            if self._is_counterbalanced
             else rng.choice(len(self), size=n, replace=False)
         )
         chosen = np.sort(drawn)
@@ -230,9 +231,12 @@ class Contexts(ShowsTable, Sequence[Context]):
         Few contexts then cover many groups.
 
         Questions are counterbalanced if each answer text, such as "Yes", shows the persona in half of them.
-        Contexts that are drawn from such questions are about as balanced.
+        Contexts that are drawn from such questions are about as balanced. If the groups have answers of their
+        own, `n_groups` contexts are drawn from fewer groups, so that they balance each other within a group.
         """
         rng = np.random.default_rng(seed)
+        if self._balanced_within_groups_only:
+            return self._balanced_draw(n_groups, rng)
         names = sorted(set(self.groups))
         order = rng.permutation(len(names))[:n_groups]
         members = {names[i]: [c for c in self.items if c.item.group == names[i]] for i in order}
@@ -247,6 +251,16 @@ class Contexts(ShowsTable, Sequence[Context]):
             chosen.append(min(turned, key=lambda context: drawn[context.item.matching]))
             drawn[chosen[-1].item.matching] += 1
         return replace(self, items=tuple(chosen))
+
+    def _balanced_draw(self, n: int, rng: np.random.Generator) -> Contexts:
+        """Draw `n` contexts at random in sets that are balanced within their group, and keep their order."""
+        order = rng.permutation(len(self))
+        drawn = order[balanced_sets([self.items[i].item for i in order])[:n]]
+        return replace(self, items=tuple(self.items[i] for i in np.sort(drawn)))
+
+    @property
+    def _balanced_within_groups_only(self) -> bool:
+        return balanced_within_groups_only([context.item for context in self.items])
 
     @property
     def _is_counterbalanced(self) -> bool:

@@ -10,8 +10,8 @@ import pytest
 from tests.support.toy_models import random_model, toy_persona
 from workbench.contexts import make_contexts
 from workbench.personas import load_persona
+from workbench.personas.balanced_draws import counterbalanced
 from workbench.personas.group_splits import shuffle_key
-from workbench.personas.persona import counterbalanced
 from workbench.search.sentence_writing.search_inputs import both_sides
 
 FORMS = ("feedback_sycophancy", "suggested_sycophancy", "doubt_sycophancy")
@@ -39,6 +39,34 @@ def test_one_item_a_group_has_each_answer_as_often():
         counts = Counter(item.matching for item in test.take(n).items)
         assert len(counts) == 2 and counts.most_common()[0][1] == n // 2
         assert len({item.group for item in test.take(n).items}) == min(n, 24)
+
+
+@pytest.mark.parametrize("name", ["suggested_sycophancy", "invented_authors"])
+@pytest.mark.parametrize("n", [2, 8, 16])
+def test_answers_of_one_group_are_balanced_within_every_drawn_group(name, n):
+    """Such a preference ("Rome" over "Paris") cancels against no other group: the mean over each group must be 0."""
+    splits = load_persona(name).split(0, (0.3, 0.15, 0.15, 0.4))
+    model = random_model()
+    contexts = make_contexts(model, splits.search)
+    drawn = {
+        "items": list(splits.test.take(n, 5).items),
+        "contexts": [c.item for c in contexts.take(n, 5)],
+        "per_group": [c.item for c in contexts.per_group(n, 5)],
+        "both_sides": [c.item for c in both_sides(contexts, n)],
+    }
+    for how, items in drawn.items():
+        assert len(items) == n and len({item.id for item in items}) == n, how
+        assert len({item.group for item in items}) == n // 2, how
+        score = {text: i * i + 1.0 for i, text in enumerate(sorted({item.matching for item in items}))}
+        for group in {item.group for item in items}:
+            tilts = [score[i.matching] - score[i.not_matching] for i in items if i.group == group]
+            assert sum(tilts) == 0 and any(tilts), (how, group)
+
+
+def test_a_larger_balanced_draw_has_the_smaller_one():
+    test = load_persona("suggested_sycophancy").split(0, (0.3, 0.15, 0.15, 0.4)).test
+    for n in range(1, 12):
+        assert set(test.take(n, 2).items) < set(test.take(n + 1, 2).items)
 
 
 def test_contexts_are_drawn_alike():

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from workbench.personas.persona import Item, Split, counterbalanced
+from workbench.personas.balanced_draws import counterbalanced
+from workbench.personas.persona import Item, Split
 from workbench.text_forms import canonical, text_length
 
 TOLERANCE_LETTERS = 0.05
@@ -107,7 +108,7 @@ def unbalanced_groups(split: Split, n: int, seed: int = 0) -> int:
         seed: Seed of the draw (`Split.take`).
 
     Example:
-        >>> data = wb.load_persona("suggested_sycophancy").split()
+        >>> data = wb.load_persona("doubt_sycophancy").split()
         >>> unbalanced_groups(data.test, data.test.n_groups) == data.test.n_groups
         True
         >>> unbalanced_groups(data.test, len(data.test))

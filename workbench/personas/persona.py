@@ -18,6 +18,12 @@ import pandas as pd
 
 from workbench.errors import UserError
 from workbench.html_text import ShowsTable, html_facts, html_table
+from workbench.personas.balanced_draws import (
+    balanced_sets,
+    balanced_within_groups_only,
+    counterbalanced_groups,
+    tilt,
+)
 from workbench.personas.group_splits import SPLIT_NAMES, assign_groups, shuffle_key
 from workbench.text_forms import canonical, require_whole_text
 
@@ -301,7 +307,9 @@ class Split(Sequence[Item]):
     def take(self, n: int, seed: int = 0) -> Split:
         """Draw at most n items, spread over the groups of related questions, in the file's order.
 
-        With the same seed, the n items drawn are among the n + 1 items drawn.
+        With the same seed, the n items drawn are among the n + 1 items drawn. If the groups have answers of
+        their own and balance them, as in `suggested_sycophancy`, the items of a group that balance each other are
+        drawn together, so n items come from fewer groups.
 
         Args:
             n: Largest number of items, at least 1.
@@ -378,53 +386,31 @@ def _spread(items: Sequence[Item], seed: int) -> list[str]:
     """Return ids in a shuffled order that takes one item of every group before a second one of any group.
 
     If every group is counterbalanced, the next item is the one that keeps the answers most balanced, first
-    within its group and then among all drawn items.
+    within its group and then among all drawn items. If a group has answers of its own, the items that balance
+    them are taken together, before the next group's.
     """
+    shuffled = sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id))
+    if balanced_within_groups_only(items):
+        in_turn = sorted(shuffled, key=lambda item: (shuffle_key(seed, item.group), item.group))
+        return [in_turn[i].id for i in balanced_sets(in_turn)]
     waiting: dict[str, list[Item]] = {}
-    for item in sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id)):
+    for item in shuffled:
         waiting.setdefault(item.group, []).append(item)
-    balanced = all(map(counterbalanced, waiting.values()))
-    turns, found, own = (
-        sorted(waiting, key=lambda group: (shuffle_key(seed, group), group)),
-        list[str](),
-        Counter[tuple[str, str]](),
-    )
-    drawn = Counter[str]()
+    balanced = counterbalanced_groups(items)
+    turns = sorted(waiting, key=lambda group: (shuffle_key(seed, group), group))
+    found, own, drawn = list[str](), Counter[tuple[str, str]](), Counter[str]()
     for turn in range(max(map(len, waiting.values()), default=0)):
         for group in turns:
             members = waiting[group]
             if turn < len(members):
                 rest = range(turn, len(members)) if balanced else [turn]
-                best = min(rest, key=lambda k: (_tilt(own, members[k], group), _tilt(drawn, members[k]), k))
+                best = min(rest, key=lambda k: (tilt(own, members[k], group), tilt(drawn, members[k]), k))
                 item = members.pop(best)
                 members.insert(turn, item)
                 own.update({(group, item.matching): 1, (group, item.not_matching): -1})
                 drawn.update({item.matching: 1, item.not_matching: -1})
                 found.append(item.id)
     return found
-
-
-def _tilt(counts: Mapping[Any, int], item: Item, group: str | None = None) -> int:
-    """Return by how much an item increases the imbalance of its two answers.
-
-    `counts` has, for each answer, how often it was the matching one minus how often it was not.
-    """
-    m, n = (
-        (item.matching, item.not_matching)
-        if group is None
-        else ((group, item.matching), (group, item.not_matching))
-    )
-    return abs(counts[m] + 1) - abs(counts[m]) + abs(counts[n] - 1) - abs(counts[n])
-
-
-def counterbalanced(items: Sequence[Item]) -> bool:
-    """Whether each text that is an answer shows the persona in as many items as it does not.
-
-    A model's preference for one answer then cancels over the items.
-    """
-    return bool(items) and Counter(item.matching for item in items) == Counter(
-        item.not_matching for item in items
-    )
 
 
 def _draw_name(item: Item) -> str:

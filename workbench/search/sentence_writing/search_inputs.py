@@ -12,19 +12,23 @@ from torch import Tensor
 from workbench.contexts import Contexts
 from workbench.models import Site
 from workbench.objectives import LatentActivationObjective, Objective, ProjectionObjective, terms_of
-from workbench.personas.persona import counterbalanced
+from workbench.personas.balanced_draws import balanced_sets, balanced_within_groups_only, counterbalanced
 
 
 def both_sides(contexts: Contexts, n: int) -> Contexts:
     """Select `n` questions whose matching answers take turns, so that no answer is preferred.
 
-    The matching answer is the one that shows the persona, such as "(A)" or "(B)".
+    The matching answer is the one that shows the persona, such as "(A)" or "(B)". If question groups have answers
+    of their own, questions of a group whose answers balance each other are selected together.
 
     Args:
         contexts: The questions, rendered as chats.
         n: Number of questions.
     """
-    whole = counterbalanced([context.item for context in contexts])
+    items = [context.item for context in contexts]
+    if balanced_within_groups_only(items):
+        return replace(contexts, items=tuple(contexts.items[i] for i in balanced_sets(items)[:n]))
+    whole = counterbalanced(items)
     sides: dict[tuple[int, ...], list[Any]] = {}
     for context in contexts:
         sides.setdefault(context.answers[0] if whole else context.answers[0][:1], []).append(context)
