@@ -27,6 +27,8 @@ def persona_check(
     layer: int | None = None,
     slot: Literal["system", "before_question", "after_question", "answer_opening"] = "system",
     difference: float = 0.1,
+    device: str = "cpu",
+    dtype: str = "float32",
     as_json: Json = False,
 ) -> None:
     """Check whether a persona's questions (contrast data) are good enough to find its direction.
@@ -47,6 +49,8 @@ def persona_check(
         layer: Layer that is read for the permutation test. Default: the middle one.
         slot: Place in the chat where prompts go: system, before_question, after_question or answer_opening.
         difference: Difference of two rates (0 to 1) that the study should be able to show.
+        device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
+        dtype: Type of the model's weights: float32, bfloat16 or float16.
     """
     from workbench.personas import check_persona, load_persona
 
@@ -59,7 +63,7 @@ def persona_check(
         from workbench.models import load_model
         from workbench.study.persona_model_check import check_on_model
 
-        loaded = load_model(model)
+        loaded = load_model(model, device, dtype)
         found = check_on_model(loaded, persona, slot)
         table, notes = pd.concat([table, found.table], ignore_index=True), [*notes, *found.notes]
         refusals = found.refusals
@@ -85,6 +89,7 @@ def persona_draft(
     name: str | None = None,
     temperature: float = 0.8,
     seed: int = 0,
+    device: str = "cpu",
     dtype: str = "float32",
     as_json: Json = False,
 ) -> None:
@@ -107,6 +112,7 @@ def persona_draft(
         name: Name of the persona. Default: the first words of the description.
         temperature: Sampling temperature of the replies; 0 gives the likeliest words.
         seed: Seed of a local model's replies.
+        device: Device of a local model: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
         dtype: Type of a local model's weights: float32, bfloat16 or float16.
     """
     from workbench.runs import write_text
@@ -116,7 +122,7 @@ def persona_draft(
         raise UserError(f"{out}: a persona file ends in .yaml")
     if out.exists() or not out.parent.is_dir():
         raise UserError(f"{out}: {'exists already' if out.exists() else 'its directory does not exist'}")
-    ask = _writer(model, endpoint, key_variable, temperature, seed, dtype)
+    ask = _writer(model, endpoint, key_variable, temperature, seed, (device, dtype))
     draft = draft_persona(description, ask, opposite, pairs, name)
     checked = check_draft(
         draft, out, str(model or "a model"), None if endpoint else getattr(ask, "model", None)
@@ -141,7 +147,7 @@ def _writer(
     key_variable: str | None,
     temperature: float,
     seed: int,
-    dtype: str,
+    place: tuple[str, str],
 ) -> Ask:
     """Return the model that writes the draft: a local one, or one at an endpoint."""
     from workbench.evaluation.chat_models import Endpoint, LocalModel
@@ -154,4 +160,4 @@ def _writer(
         raise UserError("--key-variable belongs to --endpoint: a local model has no key")
     from workbench.models import load_model
 
-    return LocalModel(load_model(model, dtype=dtype), temperature=temperature, seed=seed)
+    return LocalModel(load_model(model, *place), temperature=temperature, seed=seed)

@@ -84,7 +84,7 @@ def run(
     from workbench.study import Study
 
     settings = Study.load(study)
-    changed = _instead(settings, data, model, sae, seed, device, dtype)
+    changed = with_changes(settings, data, model, sae, seed, device, dtype)
     from workbench.models.loading import choose_device, choose_dtype
 
     choose_dtype(changed.model.dtype)
@@ -151,7 +151,7 @@ def plan_command(
     from workbench.study import Study
     from workbench.study.cost_estimate import plan
 
-    found = plan(_instead(Study.load(study), data, model, sae), dtype)
+    found = plan(with_changes(Study.load(study), data, model, sae), dtype)
     print_frame(found.table if as_json else found.short, as_json)
     print_notes(found.notes, as_json)
 
@@ -178,14 +178,14 @@ def explain(
     from workbench.study import Study
     from workbench.study.study_explanation import explain_study
 
-    found = explain_study(_instead(Study.load(study), data, model, sae))
+    found = explain_study(with_changes(Study.load(study), data, model, sae))
     if as_json:
         print(json.dumps(found.sections, ensure_ascii=False))
         return
     console().print(plain(str(found)), highlight=False)
 
 
-def _instead(
+def with_changes(
     study: Study,
     data: Path | None = None,
     model: str | None = None,
@@ -194,7 +194,17 @@ def _instead(
     device: str | None = None,
     dtype: str | None = None,
 ) -> Study:
-    """Return the study with the values of the command line in place of its settings, validated again."""
+    """Return the study with the values of the command line in place of its settings, validated again.
+
+    Args:
+        study: The settings of the study file.
+        data: Contrast file of the persona.
+        model: Name or directory of the model.
+        sae: Name or directory of the SAE.
+        seed: Seed of the study.
+        device: Device of the model.
+        dtype: Type of the model's weights.
+    """
     from workbench.study import Study
 
     changes: dict[str, Any] = {}

@@ -56,6 +56,10 @@ class TrainingProbe:
     held_out_shown: np.ndarray
 
 
+#: Gates of a trained SAE on held-out text.
+MIN_EXPLAINED_VARIANCE, MIN_LOSS_RECOVERED = 0.5, 0.8
+
+
 @dataclass(frozen=True)
 class SaeCard:
     """Description of a trained SAE and its quality on held-out text.
@@ -98,6 +102,24 @@ class SaeCard:
     loss_recovered: float | None
     held_out_tokens: int
     best_latents: dict[str, dict[str, float | int]] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each gate that the SAE misses: a figure with a required minimum.
+
+        The gates are an explained variance of 0.5 (as in `check_sae`) and a loss recovered of 0.8. Below them, latents
+        describe too little of what the model computes for a search along them (SAEGA) to be trusted.
+        """
+        figures = (
+            ("explained variance", self.explained_variance, MIN_EXPLAINED_VARIANCE),
+            ("loss recovered", self.loss_recovered, MIN_LOSS_RECOVERED),
+        )
+        return tuple(
+            f"{name} {value:.2f} on held-out text, less than {least:.2f}: "
+            "more training tokens, latents or active latents?"
+            for name, value, least in figures
+            if value is not None and not value >= least  # also true for nan
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as a dictionary, as card.json stores them."""
@@ -146,7 +168,7 @@ class SaeTrainingOptions:
 
 def train_sae(
     model: Any,
-    texts: Sequence[str] | Sequence[Sequence[int]],
+    texts: Sequence[str | Sequence[int]],
     site: Site,
     out: str | Path,
     d_sae: int = 512,
@@ -264,7 +286,7 @@ def best_latent(sae: Sae, probe: TrainingProbe) -> dict[str, float | int]:
 
 
 def token_windows(
-    model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int
+    model: Any, texts: Sequence[str | Sequence[int]], context_size: int
 ) -> list[tuple[int, ...]]:
     """Encode texts to token sequences of at most context_size tokens; longer texts are cut into several.
 
