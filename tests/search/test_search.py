@@ -275,7 +275,41 @@ def test_of_candidates_within_one_standard_error_the_shortest_is_chosen(setting,
     groups = ("a", "b", "c", "d")
     effects = [SimpleNamespace(rate=0.5, log_odds=np.array(x), group=groups) for x in ([-2.0] * 4, longer)]
     monkeypatch.setattr(frontier_module, "answer_prompts", lambda *_: effects)
+    monkeypatch.setattr(frontier_module, "answer", lambda *_: SimpleNamespace(log_odds=np.zeros(4)))
     assert [c.chosen for c in two.choose(model, contexts).candidates] == [True, False]
+    assert [c.chosen for c in two.choose(model, contexts, shortest=True).candidates] == [
+        i == chosen for i in range(2)
+    ]
+
+
+LONG = "Be blunt. Be kind. Be calm."
+
+
+@pytest.mark.parametrize(
+    ("text", "loss", "chosen"),
+    [
+        ("Be kind. Be calm.", 0.09, 1),
+        ("Be blunt. Be calm.", 0.09, 1),
+        ("Be blunt. Be kind.", 0.09, 1),
+        ("Be blunt. Be kind.", 0.11, 0),
+        ("Be blunt. Be bold.", 0.09, 0),
+        ("Be blunt and kind. Be calm.", 0.09, 0),
+    ],
+    ids=["first", "middle", "last", "more than a twentieth", "another sentence", "a new word"],
+)
+def test_a_sentence_that_adds_less_than_a_twentieth_is_left_out(setting, monkeypatch, text, loss, chosen):
+    """The effect is -2 relative to no prompt (1 to -1), so that a part may add 0.1; the loss is the same in all groups, without error."""
+    model, contexts, goal = setting
+    found = search(model, -goal, contexts, METHODS[0], Budget(steps=4), seed=4)
+    long, short = (
+        replace(found.candidates[0], ids=ids, text=t) for ids, t in (((5, 6, 7), LONG), ((5, 6), text))
+    )
+    effects = [
+        SimpleNamespace(rate=0.5, log_odds=np.array([x] * 3), group=("a", "b", "c")) for x in (-1.0, loss - 1)
+    ]
+    monkeypatch.setattr(frontier_module, "answer_prompts", lambda *_: effects)
+    monkeypatch.setattr(frontier_module, "answer", lambda *_: SimpleNamespace(log_odds=np.ones(3)))
+    two = replace(found, candidates=(long, short))
     assert [c.chosen for c in two.choose(model, contexts, shortest=True).candidates] == [
         i == chosen for i in range(2)
     ]

@@ -506,6 +506,36 @@ def test_a_prompt_of_two_sentences_is_also_tried_without_each(setting):
     assert "Be calm." in made and made <= {"Be calm.", "You are kind."}
 
 
+def test_the_result_has_the_best_prompts_without_each_sentence_too(setting):
+    """Scored before or not; a part that breaks a limit is left out, and so are the parts of prompts after the fourth."""
+    model, contexts, _ = setting
+    method = SentenceSearch(**SMALL | {"length": 24}, max_cross_entropy=30.0)
+    bench = SearchToolkit.make(Scorer(runner_for(model), Planted((7,)), contexts), seed=0)
+    tools = SentenceTools.of(bench, method)
+    bench.memory["limits"] = torch.tensor([30.0, 30.0, 30.0, 30.0, 1e6])
+    texts = [
+        "Be calm. You are kind.",
+        "Be kind. Be calm. Be good.",
+        "Be bold.",
+        "Be good.",
+        "Be calm. Be wise.",
+    ]
+    prompts = [tools.slot.encode(text) for text in texts]
+    tools.score(
+        [tools.slot.encode("Be calm.")],
+        tools.writer.screen(tools.writer.read([tools.slot.encode("Be calm.")])),
+    )
+    scores = torch.arange(5.0)
+    made = as_prompts(method.final(bench, ScoredPrompts(as_ids(prompts), -scores, scores)))
+    assert made[:5] == prompts and len(made) == len(set(made))
+    added = {tools.slot.text(ids) for ids in made[5:]}
+    every = {"Be calm.", "You are kind.", "Be calm. Be good.", "Be kind. Be good.", "Be kind. Be calm."}
+    assert added == {text for text in every if tools.slot.admitted([tools.slot.encode(text)], ())}
+    assert "Be calm." in added
+    bench.memory["limits"][0] = 0.0
+    assert as_prompts(method.final(bench, ScoredPrompts(as_ids(prompts), -scores, scores))) == prompts
+
+
 def test_planted_words_are_found(setting):
     """The objective counts five planted words: the best sentences have more of them than any that the model writes unbiased at equal cost."""
     model, contexts, _ = setting

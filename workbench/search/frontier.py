@@ -19,6 +19,9 @@ from workbench.personas import Split
 from workbench.runs import write_run_file, write_table
 from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow, SearchFile, SearchTimes
 
+#: Fraction of the best prompt's effect that a shorter version of it may lack in the choice of a short prompt.
+_NEGLIGIBLE = 0.05
+
 
 @dataclass(frozen=True, repr=False)
 class Candidate(ShowsFacts):
@@ -146,9 +149,10 @@ class Frontier(ShowsTable):
                 on, and the first is taken with which the model affirms at most `truth_fall` fewer of the
                 statements than without a prompt. If there is none, it is the prompt that loses least.
             truth_fall: Largest accepted loss of affirmed true statements, as a fraction of all of them.
-            shortest: Take the prompt with the fewest tokens among those within one standard error of the best
-                one (paired differences, standard error over question groups; the one-standard-error rule of
-                Breiman et al. 1984).
+            shortest: Take the prompt with the fewest tokens among those that are about as good as the best
+                one. These are the prompts within one standard error of it (paired differences, standard error
+                over question groups; the one-standard-error rule of Breiman et al. 1984), and those that are
+                the best prompt with a part left out, if the part has at most a twentieth of its effect.
 
         Returns:
             A copy of this frontier with the results on the selection split and one candidate marked as
@@ -178,7 +182,8 @@ class Frontier(ShowsTable):
             )
         ranked = sorted(admitted, key=lambda i: -self.sign * (measured[i].selection_log_odds or 0.0))
         if shortest:
-            ranked = _shortest_first(ranked, measured, answers, self.sign)
+            bare = float(np.mean(answer(model, contexts).log_odds))
+            ranked = _shortest_first(ranked, measured, answers, self.sign, bare)
         best = ranked[0] if truth is None else _truthful(model, truth, ranked, measured, truth_fall)
         return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
 
@@ -204,7 +209,7 @@ class Frontier(ShowsTable):
             truth: Questions on true statements, which the best prompt must not make the model deny; None for
                 no such rule.
             truth_fall: Largest accepted loss of affirmed true statements, as a fraction of all of them.
-            shortest: Take the shortest prompt among those within one standard error of the best one.
+            shortest: Take the shortest prompt among those that are about as good as the best one.
         """
         return next(
             c
@@ -326,19 +331,26 @@ def _candidate(entry: CandidateEntry) -> Candidate:
 
 
 def _shortest_first(
-    ranked: Sequence[int], candidates: Sequence[Candidate], answers: Sequence[Answers], sign: int
+    ranked: Sequence[int], candidates: Sequence[Candidate], answers: Sequence[Answers], sign: int, bare: float
 ) -> list[int]:
-    """Reorder ranked candidates: those within one standard error of the first by length, then the others."""
-    first = answers[ranked[0]]
+    """Reorder ranked candidates: those that are about as good as the first by length, then the others."""
+    best = ranked[0]
+    first, negligible = answers[best], _NEGLIGIBLE * abs(float(np.mean(answers[best].log_odds)) - bare)
 
     def level(i: int) -> bool:
         less, groups = sign * (first.log_odds - answers[i].log_odds), np.array(first.group)
         means = np.array([less[groups == group].mean() for group in sorted(set(first.group))])
-        return i == ranked[0] or (
-            len(means) > 1 and float(means.mean()) <= float(means.std(ddof=1)) / len(means) ** 0.5
-        )
+        within = len(means) > 1 and float(means.mean()) <= float(means.std(ddof=1)) / len(means) ** 0.5
+        part = _has_part_left_out(candidates[i].text, candidates[best].text)
+        return i == best or within or (part and float(less.mean()) <= negligible)
 
     return sorted(ranked, key=lambda i: len(candidates[i].ids) if level(i) else np.inf)
+
+
+def _has_part_left_out(short: str, long: str) -> bool:
+    """Whether one text is the other with one part left out: at the beginning, in the middle or at the end."""
+    ahead = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    return 0 < len(short) < len(long) and long.endswith(short[ahead:])
 
 
 def _truthful(

@@ -33,7 +33,7 @@ from workbench.objectives import Objective
 from workbench.prompt_tokens import encode_prompt
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.methods.epo import EPO
-from workbench.search.scored_prompts import ScoredPrompts, as_prompts
+from workbench.search.scored_prompts import Ids, as_prompts
 from workbench.search.scoring.batch_size import CEILING, fits_in_memory
 from workbench.search.scoring.measured_batch_size import set_batch_size
 from workbench.search.scoring.prefix_cache import Optimizations
@@ -157,7 +157,7 @@ def search(
         interrupted = True
     if state.archive is None:
         raise UserError("the search ended before its first step was done: give it a larger budget")
-    warnings, candidates = method.warnings(bench), finish(scorer, state.archive)
+    warnings, candidates = method.warnings(bench), finish(scorer, method.final(bench, state.archive))
     return Frontier(
         candidates,
         pd.DataFrame(state.history),
@@ -173,20 +173,20 @@ def search(
     )
 
 
-def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
+def finish(scorer: Scorer, prompts: Ids) -> tuple[Candidate, ...]:
     """Turn the prompts found by a search into candidates, each scored again from its final text.
 
     A prompt is left out if its text, encoded inside the chat, has other token ids.
 
     Args:
         scorer: The search's scorer.
-        archive: The prompts on the search's Pareto frontier.
+        prompts: Token ids of the prompts.
 
     Returns:
         The candidates, most fluent first.
     """
     runner, found = scorer.runner, []
-    for ids in as_prompts(archive.ids):
+    for ids in as_prompts(prompts):
         text = runner.decode(ids).strip()
         if encode_prompt(runner, scorer.contexts, text) == ids:
             scored = scorer.score(torch.tensor([ids], device=runner.device))

@@ -115,6 +115,17 @@ class SearchMethod(BaseModel):
         """
         return pareto_frontier(pool)
 
+    def final(self, bench: SearchToolkit, archive: ScoredPrompts) -> Ids:
+        """Return the token ids of the prompts in the search's result, which are scored in full at the end.
+
+        By default they are the archived ones. `search` calls this once, after the last step.
+
+        Args:
+            bench: The search's tools.
+            archive: The prompts that `archive` kept.
+        """
+        return archive.ids
+
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
         """Return warnings about the search's result, one line each.
 

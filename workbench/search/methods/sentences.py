@@ -15,7 +15,8 @@
    2407.17447, on whole words), and try all words of one kind at one place.
 5. *Screen* all by form, predicted score and cross-entropy in one pass without any question. Score the best,
    and return to 3.
-6. When the search ends, the best dozen are scored on all search contexts.
+6. When the search ends, the best dozen are scored on all search contexts, the best four of them also without
+   each of their sentences.
 
 Every fraction is a field, so an ablation is a matter of settings. docs/sentences.md measures the benefit of
 each.
@@ -42,6 +43,8 @@ from workbench.search.toolkit import SearchToolkit
 
 #: Number of candidates in the result.
 _FINALISTS = 12
+#: Number of best candidates that are also tried without each of their sentences.
+_SHORTENED = 4
 
 
 @SEARCH_METHODS.register("sentences")
@@ -189,6 +192,24 @@ class SentenceSearch(SentenceSettings):
         fluent = fluent.pick(fluent.objective.argsort(descending=True, stable=True))
         first = every[0].unlike_first(as_prompts(fluent.ids))[:_FINALISTS]
         return fluent.pick(torch.tensor(first, dtype=torch.long, device=device))
+
+    def final(self, bench: SearchToolkit, archive: ScoredPrompts) -> Ids:
+        """Return the archived prompts, and the best four also without each of their sentences.
+
+        A prompt without one of its sentences is returned if it keeps the search's limits. So the final choice
+        (`Frontier.choose`) can leave out a sentence that adds next to nothing.
+
+        Args:
+            bench: The search's tools.
+            archive: The prompts that `archive` kept, best first.
+        """
+        found = as_prompts(archive.ids)
+        shorter = [
+            prompt
+            for own in begun(bench, self.independent)[:1]
+            for prompt in SentenceTools.of(own, self).without_a_sentence(found[:_SHORTENED])
+        ]
+        return as_ids(list(dict.fromkeys(found + shorter)), archive.ids.device)
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
         """Return warnings about the search, one line each.

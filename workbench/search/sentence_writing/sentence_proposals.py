@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -184,8 +184,21 @@ class SentenceProposals:
         best = scores.topk(max(1, len(scores) // 8)).indices
         return times * (residuals[best].mean(0) - residuals.mean(0))
 
+    def without_a_sentence(self, prompts: Sequence[Prompt], seen: Container[Prompt]) -> list[Prompt]:
+        """Return prompts of several sentences without one of them, in every way.
+
+        Args:
+            prompts: Token ids of the prompts.
+            seen: Token ids of prompts that are not returned.
+        """
+        parts = [split_sentences(self.slot.text(prompt)) for prompt in prompts]
+        texts = [
+            " ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))
+        ]
+        return self.slot.admitted([self.slot.encode(text) for text in texts], seen)
+
     def shortened(self, elites: Sequence[Prompt]) -> list[Prompt]:
-        """Return prompts of several sentences without one of them, if the result keeps the limits.
+        """Return prompts of several sentences without one of them, if the result is new and keeps the limits.
 
         The limits are those of the search, such as its largest cross-entropy. A sentence that only lowers the
         mean cross-entropy is padding.
@@ -193,11 +206,7 @@ class SentenceProposals:
         Args:
             elites: Token ids of the best prompts.
         """
-        parts = [split_sentences(self.slot.text(elite)) for elite in elites]
-        texts = [
-            " ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))
-        ]
-        prompts = self.admitted([self.slot.encode(text) for text in texts])
+        prompts = self.without_a_sentence(elites, set(self.learned.prompts()))
         return [prompt for prompt, fits in zip(prompts, self._fit(prompts), strict=True) if fits]
 
     def _fit(self, prompts: Sequence[Prompt]) -> list[bool]:

@@ -258,6 +258,19 @@ class SentenceTools:
             kept.append(self.writer.screen(self.writer.read(explored)))
         return self.score(chosen + explored, ScreenedSentences.joined(kept))
 
+    def without_a_sentence(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return prompts of several sentences without one of them, scored or not, that keep all limits.
+
+        Args:
+            prompts: Token ids of the prompts.
+        """
+        shorter = self.proposals.without_a_sentence(prompts, ())
+        if not shorter:
+            return []
+        screened = self.writer.screen(self.writer.read(shorter))
+        self._measure_roles(shorter, screened)
+        return [shorter[row] for row in self.learned.keeps(screened.measures).nonzero()[:, 0].tolist()]
+
     # ---- scores and what is learned from them -----------------------------------------------------------------------
 
     def score(self, prompts: Sequence[Prompt], screened: ScreenedSentences | None) -> ScoredPrompts:
