@@ -4,7 +4,8 @@ On a GPU a step of a small model waits for the host, which starts thousands of k
 counted on any machine:
 
 1. Models have real depth and vocabulary and small width, so that kernel launches cost far more than
-   arithmetic. Children are cut into runs as on a GPU, in batches as large as one takes.
+   arithmetic. Children are cut into runs as on a GPU, in batches as large as one takes, and the cross-entropy
+   of all of them is computed.
 2. *Calls*: calls of torch's dispatcher, without views: the kernels that a GPU would be sent, on whatever
    device. The baselines score all candidates of a context in one batch, as a large GPU would; a batch's calls
    do not depend on its rows, so few rows are run.
@@ -45,6 +46,7 @@ from benchmarks.cost_settings import Setting, load
 from benchmarks.search_cost import Size, our_step
 from workbench.runs import write_json
 from workbench.search import EPO, Optimizations, elite_selection, toolkit
+from workbench.search.scoring import scorer
 from workbench.search.scoring.batch_size import CEILING
 from workbench.search.scoring.candidate_batching import START_OPERATIONS
 from workbench.search.scoring.cross_entropy import PromptCrossEntropy
@@ -222,6 +224,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     START_OPERATIONS["cpu"] = START_OPERATIONS["cuda"]
+    scorer.COMPUTES_AT_ONCE = frozenset()
     rows, waits = [], waits_of_a_step()
     print(f"waits a step: {sum(waits.values())}")
     for d_vocab in asked.vocabulary:

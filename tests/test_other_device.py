@@ -19,13 +19,13 @@ def test_no_tensor_of_the_cpu_meets_the_models(part, backend):
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 
-def test_a_step_waits_for_the_device_three_times():
-    """For the tokens that children are drawn from, for which children can win, for the scores; the first step also for the vocabulary's sizes."""
+def test_a_step_waits_for_the_device_twice():
+    """For the tokens that children are drawn from, and for the scores; the first step also for the vocabulary's sizes."""
     command = [sys.executable, "-m", "tests.support.strict_device", "waits", "hooked"]
     ran = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=ROOT
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     first, *others = json.loads(ran.stdout.splitlines()[-1])
-    assert [sum(step.values()) for step in others] == [3, 3], others
-    assert sum(first.values()) <= 7, first
+    assert [sum(step.values()) for step in others] == [2, 2], others
+    assert sum(first.values()) <= 6, first

@@ -150,6 +150,20 @@ def test_converted_weights_lie_as_hugging_faces_do(families: TinyFamilies) -> No
     assert w_q.transpose(1, 2).reshape(-1, w_q.shape[1]).data_ptr() == w_q.data_ptr()
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_blocks_of_one_rotary_embedding_share_its_tables(families: TinyFamilies, family: str) -> None:
+    """Gemma 3 has one for full and one for sliding layers; what TransformerLens's own block computes is in them."""
+    attns = [block.attn for block in load_model(families.directory(family), backend="hooked").blocks]
+    tables = {attn.rotary_cos.data_ptr() for attn in attns}
+    assert len(tables) == len({attn._rotary_base() for attn in attns}) < len(attns)
+    for attn in attns:
+        own = attn.calculate_sin_cos_rotary(
+            attn.cfg.rotary_dim, len(attn.rotary_sin), base=attn._rotary_base(), dtype=attn.cfg.dtype
+        )
+        assert own[0].equal(attn.rotary_sin) and own[1].equal(attn.rotary_cos)
+        assert own[0].data_ptr() != attn.rotary_sin.data_ptr(), "a table of later is its own"
+
+
 @pytest.mark.parametrize("word", ("my-llama-gemma-2-2b", "gemma-3-1b"))
 def test_the_name_of_the_path_decides_nothing(
     families: TinyFamilies, tmp_path: Path, ids: Tensor, word: str

@@ -242,8 +242,16 @@ def _objective_at(
         del scorer.runner.embed
 
 
-def test_lazy_fluency_drops_only_what_cannot_win(families, contexts):
-    """The frontier and the elites with pruning are those without it."""
+@pytest.fixture(params=["cpu", "gpu"])
+def device_kind(request, monkeypatch):
+    """Scorers treat the CPU as what it is, or as a GPU: all cross-entropies are computed, but those of no chance not reported."""
+    if request.param == "gpu":
+        monkeypatch.setattr("workbench.search.scoring.scorer.COMPUTES_AT_ONCE", frozenset())
+    return request.param
+
+
+def test_lazy_fluency_drops_only_what_cannot_win(families, contexts, device_kind):
+    """The frontier and the elites with pruning are those without it; on a GPU as on the CPU, all are computed but the same are reported."""
     from workbench.search.elite_selection import CanSurvive, elites, ladder, pareto_frontier
 
     runner = families.runner("llama", "hooked", "float32")
@@ -258,7 +266,19 @@ def test_lazy_fluency_drops_only_what_cannot_win(families, contexts):
     weights = ladder(0.01, 1.0, 3)
     archive = pareto_frontier(scorer.score(torch.randint(4, 330, (20, 5), generator=generator)))
     parents_all, every = scorer.score_children(prepared, children)
+    computed, own = [], scorer.cross_entropy.children
+    scorer.cross_entropy.children = lambda *given: computed.append(int(given[-1].sum())) or own(*given)
     _, pruned = scorer.score_children(prepared, children, CanSurvive(weights, archive))
+    finite = torch.isfinite(pruned.cross_entropy)
+    assert computed == [60 if device_kind == "gpu" else int(finite.sum())]
+    chance = (
+        CanSurvive(weights, archive)(
+            parents_all, every.objective, scorer.cross_entropy.bound(prepared, children)
+        )
+        >= 0
+    )
+    assert finite.equal(chance)
+    torch.testing.assert_close(pruned.cross_entropy[finite], every.cross_entropy[finite])
     assert torch.isinf(pruned.cross_entropy).any(), "nothing was pruned: the test shows nothing"
     for choose in (lambda pool: pareto_frontier(archive.join(pool)), lambda pool: elites(pool, weights)):
         torch.testing.assert_close(choose(parents_all.join(every)).ids, choose(parents_all.join(pruned)).ids)
@@ -277,7 +297,7 @@ def test_halving_scores_survivors_in_full(families, contexts):
     )
 
 
-def test_halving_keeps_the_fluent_part_of_the_frontier(families, contexts):
+def test_halving_keeps_the_fluent_part_of_the_frontier(families, contexts, device_kind):
     """Survivors are those that a count by hand over each weight would keep, their fluency and objective those of full scores."""
     from workbench.search.elite_selection import CanSurvive, ladder
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.components.abstract_attention import AbstractAttention
 from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_weights
 from transformer_lens.pretrained.weight_conversions.gpt2 import convert_gpt2_weights
 from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
@@ -100,7 +102,7 @@ def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> Hooked
         NotExpressible: TransformerLens's converter does not give all weights.
     """
     state = _CONVERTERS[str(config.original_architecture)](model, config)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _shared_rotary_tables():
         warnings.filterwarnings(
             "ignore", message="HookedTransformer is deprecated", category=DeprecationWarning
         )
@@ -117,6 +119,28 @@ def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> Hooked
         whole = 1 + decoder.norm.weight.detach().float()
         hooked.ln_final.register_buffer("w_float32", whole, persistent=False)
     return hooked.to(str(config.device), print_details=False).eval().requires_grad_(False)
+
+
+@contextmanager
+def _shared_rotary_tables() -> Iterator[None]:
+    """While inside, blocks that are made with the same rotary embedding get the same two tables.
+
+    TransformerLens computes them for every block, which takes half of the time to make a HookedTransformer.
+    """
+    own = AbstractAttention.calculate_sin_cos_rotary
+    made: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def shared(attn: AbstractAttention, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        key = (attn.attn_type, given, tuple(sorted(named.items())))
+        if key not in made:
+            made[key] = own(attn, *given, **named)
+        return made[key]
+
+    AbstractAttention.calculate_sin_cos_rotary = shared  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        AbstractAttention.calculate_sin_cos_rotary = own  # type: ignore[method-assign]
 
 
 def _gpt2_fields(config: PreTrainedConfig) -> dict[str, Any]:

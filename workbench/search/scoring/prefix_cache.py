@@ -38,7 +38,8 @@ class Optimizations:
             cache.
         parent_kv: Score a changed prompt from its first changed token on, with the original prompt's KV
             cache.
-        deferred_cross_entropy: Compute the cross-entropy only of prompts that can still be selected.
+        deferred_cross_entropy: Compute the cross-entropy only of prompts that can still be selected (a GPU
+            computes it for all prompts, but reports it for these only).
         last_position: Run the last block at the decision token (the last one before the answer) only.
         batched_caches: Run questions with different text left of the prompt as one batch, padded on the left.
         halving: Fraction of the questions on which all changed prompts are scored first (successive halving).

@@ -14,8 +14,8 @@ that needs the first L blocks:
    residual of the prompt is needed, block L runs completely only at the decision token (the last one before
    the answer); at other positions it computes keys and values. Answers of several tokens run after the
    suffix, one row per answer if both continue after they differ (`answer_tokens`).
-5. The cross-entropy continues from the residual at L, only for children that can still be selected
-   (`cross_entropy.py`).
+5. The cross-entropy continues from the residual at L (`cross_entropy.py`), on a CPU only for children that
+   can still be selected.
 6. Gradients are taken at the embeddings' output, at the model's own scale (no one-hot matrix).
 
 The cost model is in docs/performance.md. Scores are always means over the same contexts for every prompt, so
@@ -41,6 +41,11 @@ from workbench.search.scoring.batch_size import SMALLEST, BatchSize, halve_on_ou
 from workbench.search.scoring.cross_entropy import PreparedParents, PromptCrossEntropy, ResidualTail
 from workbench.search.scoring.objective_passes import ObjectivePasses, split_group
 from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, PrefixGroup
+
+#: Kinds of device whose results the CPU can read without waiting for earlier operations. Only there, children
+#: that cannot be selected are left out before their cross-entropy is computed: two thirds to all of them can
+#: be (docs/performance.md), so that a GPU would save less than it loses by the wait.
+COMPUTES_AT_ONCE = frozenset({"cpu"})
 
 
 class SurvivalTest(Protocol):
@@ -338,12 +343,12 @@ class Scorer:
             prepared.cross_entropy,
         )
         objective = sums.children / len(self.contexts) + self.objective.prompt_score(children.ids)
-        wanted = sums.alive & self._with_a_chance(prepared, children, parents, objective, advantage)
-        missing = wanted & torch.isinf(sums.cross_entropy)
-        found = self.cross_entropy.children(prepared, children, sums.tails, missing)
+        chance = self._with_a_chance(prepared, children, parents, objective, advantage)
+        missing = sums.alive & torch.isinf(sums.cross_entropy)
+        found = self._cross_entropies(prepared, children, sums.tails, missing, chance)
         cross_entropy = torch.where(
             missing.to(found.device), found, sums.cross_entropy.to(found.device)
-        ).masked_fill(~wanted.to(found.device), torch.inf)
+        ).masked_fill(~(sums.alive.to(found.device) & chance), torch.inf)
         both = ScoredPrompts(prepared.ids, parents.objective, parents.cross_entropy).join(
             ScoredPrompts(children.ids, objective, cross_entropy)
         )
@@ -364,10 +369,27 @@ class Scorer:
         objective: Tensor,
         advantage: SurvivalTest | None,
     ) -> Bool[Tensor, " candidate"]:
-        """Mask, on the CPU, of the children that can be selected by `advantage`."""
+        """Mask, on the model's device, of the children that can be selected by `advantage`."""
         if advantage is None or not self.optimizations.deferred_cross_entropy:
-            return torch.ones(len(children), dtype=torch.bool)
-        return (advantage(parents, objective, self.cross_entropy.bound(prepared, children)) >= 0).cpu()
+            return torch.ones(len(children), dtype=torch.bool, device=self.runner.device)
+        return advantage(parents, objective, self.cross_entropy.bound(prepared, children)) >= 0
+
+    def _cross_entropies(
+        self,
+        prepared: PreparedParents,
+        children: ChildProposals,
+        tails: list[ResidualTail],
+        wanted: Bool[Tensor, " candidate"],
+        chance: Bool[Tensor, " candidate"],
+    ) -> Float[Tensor, " candidate"]:
+        """Cross-entropy of the children of `wanted` (a mask on the CPU) with a chance; +inf for the others.
+
+        A GPU computes it also for those without a chance: leaving them out would save little, and make the
+        CPU wait for the mask.
+        """
+        if self.runner.device.type in COMPUTES_AT_ONCE:
+            wanted = wanted & chance
+        return self.cross_entropy.children(prepared, children, tails, wanted).masked_fill(~chance, torch.inf)
 
     # ---- rounds of contexts -----------------------------------------------------------------------------------------
 
@@ -396,8 +418,9 @@ class Scorer:
                 if advantage is not None and number == 1:
                     parents_seen = sums.parents / contexts.start + self.objective.prompt_score(prepared.ids)
                     parents = ScoredPrompts(prepared.ids, parents_seen, prepared.cross_entropy)
-                    wanted = self._with_a_chance(prepared, children, parents, seen, advantage)
-                    cross_entropy = self.cross_entropy.children(prepared, children, sums.tails, wanted)
+                    chance = self._with_a_chance(prepared, children, parents, seen, advantage)
+                    every = torch.ones(n, dtype=torch.bool)
+                    cross_entropy = self._cross_entropies(prepared, children, sums.tails, every, chance)
                     sums = replace(sums, cross_entropy=cross_entropy.cpu())
                 order = (
                     advantage.order(seen[there], cross_entropy[there])
