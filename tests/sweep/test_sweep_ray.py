@@ -9,6 +9,8 @@ import socket
 import sys
 import time
 import warnings
+from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,9 +19,12 @@ from benchmarks import sweep as bench
 from tests.support.run_bytes import bytes_without_times
 from workbench.errors import UserError
 from workbench.runs import RunDirectory
+from workbench.study.study_settings import ModelSettings
 from workbench.sweep import Sweep, sweep
 from workbench.sweep import ray_workers as pool
-from workbench.sweep.ray_cluster import connected
+from workbench.sweep.ray_cluster import OBJECT_STORE, connected, start_patiently
+from workbench.sweep.resolve_studies import plan
+from workbench.sweep.sweep_store import StudyOutcome
 
 os.environ.setdefault(
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
@@ -146,3 +151,57 @@ def test_no_process_of_ray_is_left_ten_seconds_after_its_driver_was_killed(tmp_p
     driver.wait(10)
     _, left = psutil.wait_procs(started, timeout=10)
     assert [process.name() for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_ray_gives_workers_the_gpus_that_their_plans_need(tmp_path, monkeypatch):
+    """A real Ray with two GPUs that do not exist: workers hold half of one each, or both; three are refused."""
+    import ray
+
+    asked = plan(Sweep(base={"sae": "none", "conditions": ["resga"]}, grid={"seed": (0, 1, 2)}).expand())
+
+    def on(device: str) -> list:
+        settings = ModelSettings(device=device, dtype="bfloat16")
+        return [
+            replace(p, variant=replace(p.variant, study=p.study.model_copy(update={"model": settings})))
+            for p in asked
+        ]
+
+    class Noting(pool.RayWorker):
+        def run(self, out, key, study):
+            import os
+
+            import ray
+
+            held = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            (out / f"{study.model.device}_{key}").write_text(f"{held:g} {len(seen)}", encoding="utf-8")
+            return StudyOutcome(key, "done")
+
+    monkeypatch.setattr(pool, "RayWorker", Noting)
+    monkeypatch.setattr(pool.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        pool.torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 10**9)
+    )
+    start_patiently(
+        lambda: ray.init(
+            num_cpus=4,
+            num_gpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE,
+        ),
+        ray.shutdown,
+    )
+    try:
+        for device, peak, workers in (("cuda", 30, 2), ("balanced", 150, None)):
+            monkeypatch.setattr(pool, "_planned_peak", lambda study, peak=peak: peak * 10**9)
+            ended = list(pool.run_pool(on(device), tmp_path, pool.WorkerPool(workers, 1), lambda *_: None))
+            assert [outcome.state for outcome in ended] == ["done"] * 3
+        found = {path.name.split("_")[0]: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+        assert len(list(tmp_path.iterdir())) == 6 and found == {"cuda": "0.5 1", "balanced": "2 2"}
+        monkeypatch.setattr(pool, "_planned_peak", lambda study: 200 * 10**9)
+        with pytest.raises(UserError, match="no 3 GPUs for one study, it has 2 in the Ray cluster"):
+            list(pool.run_pool(on("balanced"), tmp_path, pool.WorkerPool(None, 1), lambda *_: None))
+    finally:
+        ray.shutdown()
