@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -143,6 +144,26 @@ def test_unrelated_text_by_hand():
     )
     with pytest.raises(UserError, match="at least one text"):
         perplexity(MODEL, [])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_answers_of_a_batch_are_those_of_each_question_alone(temperature, monkeypatch):
+    """Several questions have texts of equal length, others do not; two samples; the seeds are the question's own."""
+    items = list(toy_persona("text").split().train.items) * 2
+    lengths = {
+        len(runner_for(MODEL).encode(ask(runner_for(MODEL), i.question, None, "system"))) for i in items
+    }
+    assert 1 < len(lengths) < len(items)
+
+    def said():
+        found = open_answers(MODEL, items, max_new_tokens=6, temperature=temperature, samples=2, seed=3)
+        return [(a.item_id, a.sample, a.text, a.finished) for a in found]
+
+    together = said()
+    monkeypatch.setattr(sys.modules["workbench.evaluation.open_answers"], "BATCH", 1)
+    assert together == said()
+    assert [row[:2] for row in together] == [(i.id, k) for i in items for k in range(2)]
+    assert len({row[2] for row in together}) > 2
 
 
 def test_open_answers_are_greedy_and_do_not_depend_on_their_neighbours():

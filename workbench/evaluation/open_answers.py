@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from workbench.contexts import Slot
 from workbench.evaluation.continuation_log_probs import ask
-from workbench.models import TokenLayout, runner_for
+from workbench.models import Runner, TokenLayout, runner_for
 from workbench.personas import Item
+
+#: Most answers that are generated at a time.
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -74,29 +79,56 @@ def open_answers(
         >>> [len(a.text) > 0 for a in wb.open_answers(model, data.test.items[:1], max_new_tokens=4)]
         [True]
     """
-    runner, found = runner_for(model), []
-    end = runner.reply_ends
-    for number, item in enumerate(items):
-        text = ask(runner, item.question, prompt, slot)
-        ids = torch.tensor([runner.encode(text)])
-        zero, last = torch.zeros(1, dtype=torch.long), torch.tensor([ids.shape[1] - 1])
-        for sample in range(samples):
-            generator = torch.Generator().manual_seed(1_000_003 * seed + 1000 * number + sample)
-            with runner.placed(TokenLayout(zero, zero, last)):
-                new = runner.generate(ids, max_new_tokens, temperature, generator, ends=end)[0].tolist()
-            stop = next((i for i, token in enumerate(new) if token in end), None)
-            said = runner.tokenizer.decode(new[:stop], skip_special_tokens=True).strip()
-            found.append(
-                OpenAnswer(
-                    item.id,
-                    item.group,
-                    item.question,
-                    text,
-                    said,
-                    stop is not None,
-                    item.matching,
-                    item.not_matching,
-                    sample,
-                )
-            )
-    return found
+    runner = runner_for(model)
+    texts = [ask(runner, item.question, prompt, slot) for item in items]
+    ids = [runner.encode(text) for text in texts]
+    drawn = samples if temperature else 1  # greedy answers of one question are equal
+    jobs = [(number, sample) for number in range(len(items)) for sample in range(drawn)]
+    said: dict[tuple[int, int], tuple[str, bool]] = {}
+    for batch in _equal_lengths(jobs, [len(row) for row in ids]):
+        rows = torch.tensor([ids[number] for number, _ in batch])
+        seeds = [1_000_003 * seed + 1000 * number + sample for number, sample in batch]
+        new = _continued(runner, rows, max_new_tokens, temperature, seeds)
+        said |= {job: _cut(runner, row) for job, row in zip(batch, new, strict=True)}
+    return [
+        OpenAnswer(
+            item.id,
+            item.group,
+            item.question,
+            texts[number],
+            *said[number, sample % drawn],
+            item.matching,
+            item.not_matching,
+            sample,
+        )
+        for number, item in enumerate(items)
+        for sample in range(samples)
+    ]
+
+
+def _equal_lengths(jobs: Sequence[tuple[int, int]], lengths: Sequence[int]) -> list[list[tuple[int, int]]]:
+    """Part (question, sample) pairs into batches whose texts have equal numbers of tokens, so none is padded."""
+    by_length: dict[int, list[tuple[int, int]]] = {}
+    for job in jobs:
+        by_length.setdefault(lengths[job[0]], []).append(job)
+    return [same[i : i + BATCH] for same in by_length.values() for i in range(0, len(same), BATCH)]
+
+
+def _continued(
+    runner: Runner,
+    ids: Int[Tensor, "batch pos"],
+    max_new_tokens: int,
+    temperature: float,
+    seeds: Sequence[int],
+) -> list[list[int]]:
+    """Continue texts of equal length, each sampled with its own seed; the new token ids only."""
+    nowhere = torch.zeros(len(ids), dtype=torch.long)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    with runner.placed(TokenLayout(nowhere, nowhere, torch.full_like(nowhere, ids.shape[1] - 1))):
+        return runner.generate(ids, max_new_tokens, temperature, generators, ends=runner.reply_ends).tolist()
+
+
+def _cut(runner: Runner, new: list[int]) -> tuple[str, bool]:
+    """Return the text up to the token that ends the reply, and whether there is one."""
+    stop = next((i for i, token in enumerate(new) if token in runner.reply_ends), None)
+    return runner.tokenizer.decode(new[:stop], skip_special_tokens=True).strip(), stop is not None

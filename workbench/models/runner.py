@@ -505,7 +505,7 @@ class Runner(ABC):
         ids: Int[Tensor, "batch pos"],
         max_new_tokens: int,
         temperature: float = 0.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         banned: Tensor | None = None,
         ends: Collection[int] = (),
     ) -> Int[Tensor, "batch new_pos"]:
@@ -517,7 +517,7 @@ class Runner(ABC):
             ids: Token ids of the texts to continue.
             max_new_tokens: Largest number of new tokens per row.
             temperature: Sampling temperature; 0 is greedy decoding.
-            generator: Random generator for sampling; None uses torch's global one.
+            generator: Random generator for sampling, or one for each row; None uses torch's global one.
             banned: Boolean mask [d_vocab] of tokens that are never produced.
             ends: Ids that end a reply; generation stops once every row has produced one of them.
 
@@ -609,9 +609,14 @@ class Runner(ABC):
 
 
 def _sample(
-    logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator | None
+    logits: Float[Tensor, "batch d_vocab"],
+    temperature: float,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
 ) -> Int[Tensor, " batch"]:
     if temperature == 0.0:
         return logits.argmax(dim=-1)
     weights = (logits / temperature).softmax(dim=-1).cpu()
+    if isinstance(generator, Sequence):
+        rows = [torch.multinomial(row, 1, generator=own) for row, own in zip(weights, generator, strict=True)]
+        return torch.cat(rows).to(logits.device)
     return torch.multinomial(weights, 1, generator=generator)[:, 0].to(logits.device)
