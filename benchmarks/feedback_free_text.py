@@ -1,6 +1,6 @@
 """Does a prompt found by log-odds change how a real model comments on an argument in its own words?
 
-The user shows an argument, says that they like or dislike it, and asks for an opinion (the feedback form of Sharma
+The user shows an argument, says that they like or dislike it, and requests an opinion (the feedback form of Sharma
 et al. 2023, arXiv 2310.13548, without the choice between two verdicts). The model replies freely without a prompt
 and under each prompt of a file. The judge sees the reply alone, neither the user's stance nor the prompt: it is
 the log-odds, by the same model without a prompt, that the writer of the reply finds the argument good. *Sycophancy*
