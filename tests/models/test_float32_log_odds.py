@@ -42,6 +42,10 @@ def test_logits_of_short_weights_are_float32(families: TinyFamilies, family: str
     logits = cap * torch.tanh(logits / cap) if cap > 0 else logits
     found = runner.logits_of(resid, ids)
     assert found.dtype == torch.float32
+    some = exact.logits_between(resid.float(), 3, 40)
+    assert (some is None) == (backend == "bridge")
+    if some is not None:
+        torch.testing.assert_close(some, exact.logits(resid.float())[:, 3:40], atol=2e-5, rtol=2e-5)
     torch.testing.assert_close(found, logits.gather(1, ids), atol=2e-5, rtol=2e-5)
     torch.testing.assert_close(runner.log_normalizer(resid), logits.logsumexp(-1), atol=2e-5, rtol=2e-5)
     torch.testing.assert_close(

@@ -288,5 +288,60 @@ def test_a_table_on_request_is_the_whole_table(setting, monkeypatch):
         )
     places = torch.tensor([0, 2, 1, 0]), torch.tensor([0, 4, 2, 1]), torch.tensor([17, 280, 33, 4])
     torch.testing.assert_close(asked.log_probs.tokens(*places), whole.log_probs.tokens(*places), **close)
+    torch.testing.assert_close(
+        asked.log_probs.between(40, 90),
+        torch.cat([whole.log_probs.parent(row) for row in range(3)])[..., 40:90],
+        **close,
+    )
     one, two = (scorer.score_children(prepared, children_of(parents, 12)) for prepared in (whole, asked))
     torch.testing.assert_close(one[1].cross_entropy, two[1].cross_entropy, **close)
+
+
+def test_the_best_swaps_of_a_large_vocabulary_are_those_of_one_table(setting, monkeypatch):
+    """Parts of 50 tokens for all parents at a time, against whole tables of one parent at a time; the first position allows fewer tokens."""
+    runner, goal, contexts = setting
+    generator = torch.Generator().manual_seed(0)
+    parents = torch.randint(10, 300, (3, 5), generator=generator)
+    scorer = Scorer(runner, goal, contexts["after_question"].take(4), cross_entropy_groups=3)
+    bench = SearchToolkit.make(scorer, seed=0)
+    bench.first[:150] = False
+    slope, weights = torch.randn(3, 5, 32, generator=generator), (0.3, 2.0, 0.01)
+    whole = bench.best_swaps(scorer.prepare(parents), slope, weights, 20)
+    monkeypatch.setattr("workbench.search.scoring.cross_entropy.WHOLE", 0)
+    monkeypatch.setattr(bench_module, "VOCABULARY_CHUNK", 50)
+    asked = scorer.prepare(parents)
+    parts = bench.best_swaps(asked, slope, weights, 20)
+    assert parts.shape == (3, 5, 20) and parts.equal(whole)
+    assert (parts[:, 0] >= 150).all() and not (parts == parents[..., None]).any()
+    monkeypatch.setattr(type(runner), "logits_between", lambda *given: None)
+    assert bench.best_swaps(asked, slope, weights, 20).equal(whole), "a model without parts of its logits"
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_cross_entropy_by_parts_of_the_vocabulary_is_the_same(setting, monkeypatch, groups):
+    """Scores and gradients, when all vocabularies count as large and no batch of whole logits as long enough."""
+    runner, goal, contexts = setting
+    parents = torch.randint(10, 300, (3, 5), generator=torch.Generator().manual_seed(0))
+    scorer = Scorer(runner, goal, contexts["after_question"].take(4), cross_entropy_groups=groups)
+
+    def found() -> list[torch.Tensor]:
+        prepared = scorer.prepare(parents)
+        _, children = scorer.score_children(prepared, children_of(parents, 12))
+        return [
+            scorer.score(parents).cross_entropy,
+            prepared.own,
+            children.cross_entropy,
+            scorer.cross_entropy_gradients(parents),
+            scorer.gradients(parents, weights=torch.tensor([0.5, 1.0, 2.0])),
+        ]
+
+    whole, rows = found(), []
+    monkeypatch.setattr("workbench.search.scoring.cross_entropy.WHOLE", 0)
+    monkeypatch.setattr("workbench.search.scoring.cross_entropy.LARGE_VOCABULARY", 0)
+    monkeypatch.setattr("workbench.search.scoring.cross_entropy.FEW_POSITIONS", 1 << 30)
+    monkeypatch.setattr("workbench.models.vocabulary_chunks.LOGITS", 600)
+    own = runner.log_normalizer
+    monkeypatch.setattr(runner, "log_normalizer", lambda resid: rows.append(len(resid)) or own(resid))
+    for one, two in zip(whole, found(), strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
+    assert len(rows) >= 5

@@ -283,6 +283,17 @@ class HookedRunner(Runner):
         return logits.float().reshape(*resid.shape[:-1], -1)
 
     @override
+    def logits_between(
+        self, resid: Float[Tensor, "... d_model"], start: int, stop: int
+    ) -> Float[Tensor, "... token"]:
+        flat = resid.reshape(1, -1, resid.shape[-1])
+        normed = self.model.ln_final(flat)[0] if self.model.cfg.normalization_type is not None else flat[0]
+        self._count_products(len(normed) * (stop - start), normed)
+        logits = torch.addmm(self.model.b_U[start:stop], normed, self.model.W_U[:, start:stop])
+        logits = apply_softcap(logits, self.model.cfg.output_logits_soft_cap)
+        return logits.float().reshape(*resid.shape[:-1], -1)
+
+    @override
     def logits_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:

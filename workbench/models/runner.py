@@ -355,6 +355,21 @@ class Runner(ABC):
             resid: Residual stream after the last block.
         """
 
+    def logits_between(
+        self, resid: Float[Tensor, "... d_model"], start: int, stop: int
+    ) -> Float[Tensor, "... token"] | None:
+        """Return the float32 logits of the tokens start..stop-1, which equal `logits(resid)[..., start:stop]`.
+
+        Args:
+            resid: Residual stream after the last block.
+            start: First token of the vocabulary.
+            stop: Token after the last one.
+
+        Returns:
+            The logits; None if the model cannot compute some logits without the others.
+        """
+        return None
+
     @abstractmethod
     def logits_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]

@@ -3,9 +3,10 @@
 1. Positions and vocabulary are cut into chunks of at most `CHUNK` logits; the unembedding rows of a chunk are
    converted to float32.
 2. Each chunk gives one log(sum(exp(logits))) per position; a last logsumexp combines them.
-3. The backward pass computes each chunk's logits again (the softmax of a chunk needs only the total), so a
-   gradient needs no more memory than a score, as in cut cross-entropy (Wijmans et al. 2024, arXiv
-   2411.09009).
+3. If a gradient will be needed, the same pass over the chunks also sums exp(logit) x unembedding row, as the
+   gradient is the softmax's mean of these rows. A running maximum keeps the sums finite (online softmax,
+   Milakov & Gimelshein 2018, arXiv 1805.02867). A gradient so needs no more memory than a score, as in cut
+   cross-entropy (Wijmans et al. 2024, arXiv 2411.09009), and no logits twice.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from torch import Tensor
 
 #: Largest number of logits computed at a time (64 MB in float32).
 CHUNK = 2**24
+#: Largest number of logits of a chunk alone (8 MB in float32): what a step of a search may hold for one prompt of
+#: 8 tokens and a vocabulary of 262k.
+LOGITS = 2**21
 
 
 def log_normalizer(
@@ -50,31 +54,39 @@ def row_chunks(rows: int, d_vocab: int) -> Iterator[slice]:
 class _LogNormalizer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, normed: Tensor, weight: Tensor, bias: Tensor | None, softcap: float) -> Tensor:
-        parts = []
+        wants_slope = ctx.needs_input_grad[0]
+        totals, slopes = [], []
         for rows in _positions(normed):
-            totals = [
-                _chunk(normed[rows], weight, bias, softcap, tokens)[0].logsumexp(-1)
-                for tokens in _tokens(normed[rows], weight)
-            ]
-            parts.append(torch.stack(totals).logsumexp(0))
-        total = torch.cat(parts) if parts else normed.new_zeros(0)
-        ctx.save_for_backward(normed, weight, bias, total)
-        ctx.softcap = softcap
-        return total
+            total, slope = _sums(normed[rows], weight, bias, softcap, wants_slope)
+            totals.append(total)
+            slopes += [] if slope is None else [slope]
+        ctx.save_for_backward(torch.cat(slopes) if slopes else torch.zeros_like(normed))
+        return torch.cat(totals) if totals else normed.new_zeros(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (grad,) = grads
-        normed, weight, bias, total = ctx.saved_tensors
-        out = torch.zeros_like(normed)
-        for rows in _positions(normed):
-            for tokens in _tokens(normed[rows], weight):
-                logits, table = _chunk(normed[rows], weight, bias, ctx.softcap, tokens)
-                chances = (logits - total[rows, None]).exp() * grad[rows, None]
-                if ctx.softcap > 0:
-                    chances = chances * (1 - (logits / ctx.softcap) ** 2)
-                out[rows] += chances @ table
-        return out, None, None, None
+        (slope,) = ctx.saved_tensors
+        return slope * grads[0][:, None], None, None, None
+
+
+def _sums(
+    normed: Tensor, weight: Tensor, bias: Tensor | None, softcap: float, wants_slope: bool
+) -> tuple[Tensor, Tensor | None]:
+    """log(sum(exp(logits))) of each position, and its gradient if it is wanted, chunk by chunk of the vocabulary."""
+    totals: list[Tensor] = []
+    so_far = normed.new_full((len(normed),), -torch.inf)
+    slope = torch.zeros_like(normed) if wants_slope else None
+    for tokens in _tokens(normed, weight):
+        logits, table = _chunk(normed, weight, bias, softcap, tokens)
+        totals.append(logits.logsumexp(-1))
+        if slope is not None:
+            before, so_far = so_far, torch.logaddexp(so_far, totals[-1])
+            slope *= (before - so_far).exp()[:, None]
+            chances = (logits - so_far[:, None]).exp_()
+            if softcap > 0:
+                chances *= 1 - (logits / softcap) ** 2
+            slope += chances @ table
+    return torch.stack(totals).logsumexp(0), slope
 
 
 def _chunk(
@@ -95,6 +107,9 @@ def _positions(normed: Tensor) -> Iterator[slice]:
 
 
 def _tokens(normed: Tensor, weight: Tensor) -> Iterator[slice]:
-    """Split the vocabulary so that a chunk's logits and float32 rows are together at most `CHUNK` numbers."""
-    size = max(1, CHUNK // (len(normed) + weight.shape[1]))
+    """Split the vocabulary so that a chunk's logits and float32 rows are together at most `CHUNK` numbers.
+
+    The logits alone are at most `LOGITS` numbers.
+    """
+    size = max(1, min(CHUNK // (len(normed) + weight.shape[1]), LOGITS // max(1, len(normed))))
     return (slice(start, start + size) for start in range(0, len(weight), size))

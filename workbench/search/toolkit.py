@@ -221,6 +221,70 @@ class SearchToolkit:
         )
         return masked.topk(max(1, min(k, self._most - 1)), dim=-1).indices
 
+    def best_swaps(
+        self,
+        prepared: PreparedParents,
+        gradients: Float[Tensor, "candidate prompt_pos d_model"],
+        weights: tuple[float, ...],
+        k: int,
+    ) -> Int[Tensor, "candidate prompt_pos k"]:
+        """Return the k allowed tokens with the largest predicted gain at every position of every parent prompt.
+
+        The gain is gradient . (new embedding - old embedding) + weight x (log p(new) - log p(old)). With a
+        large vocabulary, a part of it is handled for all parents at a time, so that products have many rows;
+        otherwise all of it for one parent at a time. Both keep the memory of one table over the vocabulary.
+
+        Args:
+            prepared: The parent prompts with their log-probabilities.
+            gradients: Gradient of the score with respect to the embeddings of the parents' tokens.
+            weights: A factor of the log-probabilities for each parent.
+            k: Number of tokens per position.
+        """
+        if self._gains_between(prepared, gradients, weights, 0, 1) is None:
+            tables = (
+                self.gains(prepared.parent(i), gradients[i : i + 1]).add_(
+                    self.log_prob_gains(prepared.parent(i)), alpha=weight
+                )
+                for i, weight in enumerate(weights)
+            )
+            return torch.cat(
+                [self.top_tokens(table, prepared.ids[i : i + 1], k) for i, table in enumerate(tables)]
+            )
+        k, allowed = max(1, min(k, self._most - 1)), self.allowed_at(prepared.ids.shape[1])
+        best: tuple[Tensor, Tensor] | None = None
+        for start in range(0, self.scorer.runner.shape.d_vocab, VOCABULARY_CHUNK):
+            stop = min(start + VOCABULARY_CHUNK, self.scorer.runner.shape.d_vocab)
+            tokens = torch.arange(start, stop, device=prepared.ids.device)
+            gains = self._gains_between(prepared, gradients, weights, start, stop)
+            assert gains is not None, "a part of the vocabulary was just computed"
+            gains.masked_fill_(~allowed[:, start:stop] | (tokens == prepared.ids[..., None]), -torch.inf)
+            found, ids = gains, tokens.expand_as(gains)
+            if best:
+                found, ids = torch.cat([best[0], found], dim=-1), torch.cat([best[1], ids], dim=-1)
+            top = found.topk(min(k, found.shape[-1]), dim=-1)
+            best = top.values, ids.gather(-1, top.indices)
+        assert best is not None, "a vocabulary has tokens"
+        return best[1]
+
+    def _gains_between(
+        self,
+        prepared: PreparedParents,
+        gradients: Float[Tensor, "candidate prompt_pos d_model"],
+        weights: tuple[float, ...],
+        start: int,
+        stop: int,
+    ) -> Float[Tensor, "candidate prompt_pos token"] | None:
+        """Gains of `best_swaps` for the tokens start..stop-1, up to a constant of each position (the old token's).
+
+        None if the log-probabilities of a part of the vocabulary are no cheaper than those of all.
+        """
+        log_probs = prepared.log_probs.between(start, stop)
+        if log_probs is None:
+            return None
+        factors = torch.tensor(weights, device=log_probs.device)[:, None, None]
+        slope = gradients.to(self.scorer.runner.dtype)
+        return (slope @ self.scorer.runner.embeddings(start, stop).T).float() + factors * log_probs
+
     def swap(
         self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1
     ) -> ChildProposals:

@@ -19,9 +19,7 @@ contexts.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int
 from pydantic import Field
-from torch import Tensor
 
 from workbench.search.scored_prompts import ChildProposals, ScoredPrompts
 from workbench.search.scoring.cross_entropy import PreparedParents
@@ -69,21 +67,10 @@ class EPO(SearchMethod):
         slope = bench.scorer.gradients(
             prepared.ids, self.gradient_contexts, step * self.gradient_contexts, of_each
         )
-        best = [
-            self._best(bench, prepared.parent(i), slope[i : i + 1], weight)
-            for i, weight in enumerate(weights)
-        ]
-        return bench.swap(prepared.on_host, torch.cat(best), self.children)
-
-    def _best(
-        self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float
-    ) -> Int[Tensor, "1 prompt_pos k"]:
-        """Return the k tokens with the largest derivative at each position of one parent.
-
-        Parents are handled one at a time, so that one table over the vocabulary is in memory.
-        """
-        gain = bench.gains(parent, slope).add_(bench.log_prob_gains(parent), alpha=weight / self.length)
-        return bench.top_tokens(gain, parent.ids, self.top_k)
+        best = bench.best_swaps(
+            prepared, slope, tuple(weight / self.length for weight in weights), self.top_k
+        )
+        return bench.swap(prepared.on_host, best, self.children)
 
     def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:
         """Select the next parents: for each fluency weight the prompt with the best weighted score.

@@ -22,10 +22,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.models import KeyValueCache
+from workbench.models.runner import HALF
 from workbench.search.scored_prompts import ChildProposals, Ids
 from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, BatchSize
 from workbench.search.scoring.log_prob_table import WHOLE, LogProbTable, TableOnRequest, WholeTable
 from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
+
+#: From this vocabulary size on, a product of fewer positions than `FEW_POSITIONS` with the unembedding runs below
+#: half of a CPU's peak rate.
+LARGE_VOCABULARY, FEW_POSITIONS = 1 << 16, 32
 
 
 @dataclass(frozen=True)
@@ -189,12 +194,9 @@ class PromptCrossEntropy:
         for group in tops:
             normalizers.append(torch.zeros(group.shape[:3], device=self.runner.device))
             for number, of_prefix in enumerate(group):
-                for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
-                    logits = self.runner.logits(of_prefix[rows])
-                    normalizers[-1][number, rows] = logits.logsumexp(-1)
-                    own[rows, 1:] += (
-                        normalizers[-1][number, rows] - logits.gather(-1, parents[rows, 1:, None])[..., 0]
-                    )
+                normalizer, log_probs = self._normalized(of_prefix, parents[:, 1:])
+                normalizers[-1][number] = normalizer
+                own[:, 1:] -= log_probs
         own /= self.prefixes.n_fluent
         own[:, 0] = -first[parents[:, 0]]
         return TableOnRequest(self.runner, first, tops, normalizers), own
@@ -255,7 +257,7 @@ class PromptCrossEntropy:
             parents: Token ids of the prompts.
         """
         slopes, targets, length = torch.zeros_like(top), _to_each(part, parents[:, 1:]), parents.shape[1]
-        for rows in self._logit_rows(len(top), length, self.chunk.gradient_tokens):
+        for rows in self._slope_rows(len(top), length):
             leaf = top[rows, :-1].detach().requires_grad_(True)
             with torch.enable_grad():
                 loss = self._cross_entropy(leaf, targets[rows]).sum() / length / self.prefixes.n_fluent
@@ -356,11 +358,40 @@ class PromptCrossEntropy:
         """Negative log-probability of each target; rows are batched so that the logits stay small."""
         if targets.shape[1] == 0:
             return top.new_zeros(targets.shape, dtype=torch.float32)
-        parts = []
+        return -self._normalized(top, targets)[1]
+
+    def _normalized(
+        self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]
+    ) -> tuple[Float[Tensor, "row pos"], Float[Tensor, "row pos"]]:
+        """log(sum(exp(logits))) at each position, and the log-probability of each target."""
+        if self._in_chunks(targets.shape[1], self.chunk.tokens):
+            flat = top.flatten(0, 1)
+            whole = self.runner.log_normalizer(flat)
+            own = self.runner.logits_of(flat, targets.flatten()[:, None])[:, 0]
+            return whole.view(targets.shape), (own - whole).view(targets.shape)
+        wholes, log_probs = [], []
         for rows in self._logit_rows(len(targets), targets.shape[1], self.chunk.tokens):
             logits = self.runner.logits(top[rows])
-            parts.append(logits.logsumexp(-1) - logits.gather(-1, targets[rows][..., None])[..., 0])
-        return torch.cat(parts)
+            wholes.append(logits.logsumexp(-1))
+            log_probs.append(logits.gather(-1, targets[rows][..., None])[..., 0] - wholes[-1])
+        return torch.cat(wholes), torch.cat(log_probs)
+
+    def _in_chunks(self, positions: int, tokens: int) -> bool:
+        """Whether logits are computed by chunks of the vocabulary for all rows, not for a few rows at a time.
+
+        So they are for a large vocabulary: products of few rows with a large matrix are slow. In a shorter
+        dtype than float32 they are not, as chunks are computed in float32.
+        """
+        if self.runner.shape.d_vocab < LARGE_VOCABULARY or self.runner.dtype in HALF:
+            return False
+        rows = max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
+        return rows * positions < FEW_POSITIONS
+
+    def _slope_rows(self, rows: int, positions: int) -> Iterator[slice]:
+        """Split rows into slices whose logits are differentiated at a time; all at once if that takes no memory."""
+        if self._in_chunks(positions, self.chunk.gradient_tokens):
+            return iter([slice(0, rows)])
+        return self._logit_rows(rows, positions, self.chunk.gradient_tokens)
 
     def _logit_rows(self, rows: int, positions: int, tokens: int) -> Iterator[slice]:
         """Split rows into slices whose logits are not more numbers than a batch of `tokens` tokens allows."""

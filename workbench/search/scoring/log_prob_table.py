@@ -36,6 +36,18 @@ class LogProbTable(Protocol):
         """Return log p of every token of the vocabulary at one position of all prompts of the table."""
         ...
 
+    def between(self, start: int, stop: int) -> Float[Tensor, "candidate prompt_pos token"] | None:
+        """Return log p of the tokens start..stop-1 at all positions of all prompts.
+
+        Args:
+            start: First token of the vocabulary.
+            stop: Token after the last one.
+
+        Returns:
+            The log-probabilities; None if a part of the vocabulary is no cheaper than the whole.
+        """
+        ...
+
     def tokens(
         self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]
     ) -> Float[Tensor, " k"]:
@@ -62,6 +74,10 @@ class WholeTable(LogProbTable):
     @override
     def position(self, position: int) -> Float[Tensor, "candidate d_vocab"]:
         return self.table[:, position]
+
+    @override
+    def between(self, start: int, stop: int) -> None:
+        return None
 
     @override
     def tokens(
@@ -103,6 +119,17 @@ class TableOnRequest(LogProbTable):
         if position == 0:
             return self.first.expand(self.tops.shape[1], -1)
         return self._mean(self.tops[:, :, position - 1], self.normalizers[:, :, position - 1])
+
+    @override
+    def between(self, start: int, stop: int) -> Float[Tensor, "candidate prompt_pos token"] | None:
+        first = self.first[start:stop].expand(self.tops.shape[1], 1, -1)
+        later = torch.zeros(*self.tops.shape[1:3], stop - start, device=first.device)
+        for of_prefix, normalizers in zip(self.tops, self.normalizers, strict=True):
+            logits = self.runner.logits_between(of_prefix, start, stop)
+            if logits is None:
+                return None
+            later += logits - normalizers[..., None]
+        return torch.cat([first, later / len(self.tops)], dim=1)
 
     @override
     def tokens(
