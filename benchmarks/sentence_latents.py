@@ -12,6 +12,11 @@
     workbench organism corpus --personas sycophancy hallucination myopic_reward --out english.jsonl
     workbench sae train --model smollm2-personas --corpus english.jsonl --layer 20 --d-sae 2048 --k 32 --tokens 150000 --out SAE
     python -m benchmarks.sentence_latents --sae SAE
+
+Another model and persona, without sentences, on fewer questions (a real model takes longer):
+
+    python -m benchmarks.sentence_latents --sae SAE --model MODELS/qwen2.5-coder-0.5b.gguf --dtype bfloat16 \\
+        --personas feedback_sycophancy --fractions 0.3 0.15 0.15 0.4 --items 48 --draws 2 --out FILE
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ from workbench.contexts import make_contexts
 from workbench.directions import find_directions, random_directions
 from workbench.forced_choice import answer
 from workbench.latents import LatentRanking, rank_latents
+from workbench.models import load_model
 from workbench.personas import load_persona
 from workbench.runs import read_json, write_json
 from workbench.sae import Sae, load_sae
@@ -43,10 +49,12 @@ LATENTS, ROWS, CONTEXTS = 10, 96, 4
 class Setting:
     """Splits of one persona, its ranked latents, and random directions at the SAE's site."""
 
-    def __init__(self, sae: Sae, persona: str) -> None:
-        self.model, self.sae, self.persona = loaded(MODEL), sae, persona
-        splits = load_persona(f"english_{persona}").split(seed=0)
-        self.selection, self.test = (make_contexts(self.model, s) for s in (splits.selection, splits.test))
+    def __init__(self, model: Any, sae: Sae, persona: str, asked: argparse.Namespace) -> None:
+        self.model, self.sae = model, sae
+        splits = load_persona(persona).split(0, asked.fractions)
+        self.selection, self.test = (
+            make_contexts(self.model, s, n=asked.items) for s in (splits.selection, splits.test)
+        )
         self.ranking: LatentRanking = rank_latents(self.model, sae, splits.train, k=LATENTS, n=ROWS)
         scan = find_directions(
             self.model, splits.train, splits.search, [sae.site.layer], n=ROWS, n_texts=12, n_contexts=6
@@ -128,25 +136,30 @@ def main() -> None:
     """All personas; the file is written after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sae", type=Path, required=True)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--personas", nargs="+", default=[f"english_{name}" for name in PERSONAS])
+    parser.add_argument("--fractions", type=float, nargs=4, default=(0.4, 0.2, 0.2, 0.2))
+    parser.add_argument("--items", type=int, default=None)
     parser.add_argument("--found", type=Path, default=Path("benchmarks/latest/sentences_1500"))
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentence_latents.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    sae = load_sae(str(arguments.sae), model=loaded(MODEL))
+    organism = arguments.model == MODEL
+    model = loaded(MODEL) if organism else load_model(arguments.model, dtype=arguments.dtype)
+    sae = load_sae(str(arguments.sae), model=model)
     card, personas = read_json(arguments.sae / "card.json"), []
-    for persona in PERSONAS:
-        setting = Setting(sae, persona)
+    for persona in arguments.personas:
+        setting, name = Setting(model, sae, persona, arguments), persona.removeprefix("english_")
         ranked = setting.ranking.table[["latent", "weight", "effect_size", "auc", "label"]].to_dict("records")
-        entry: dict[str, Any] = {
-            "persona": persona,
-            "ranking": ranked,
-            "clamp": setting.clamps(arguments.draws),
-        }
-        entry["sentences"] = [setting.sentence(*one) for one in sentences_of(arguments.found, persona)]
+        entry: dict[str, Any] = {"persona": name, "ranking": ranked, "clamp": setting.clamps(arguments.draws)}
+        found = sentences_of(arguments.found, name) if organism else []
+        entry["sentences"] = [setting.sentence(*one) for one in found]
         personas.append(entry)
-        write_json(arguments.out, {"schema": 1, "model": MODEL, "sae": card, "personas": personas})
-        print(persona, "AUC of latents", [round(row["auc"], 2) for row in ranked])
+        written = {"schema": 1, "model": Path(arguments.model).name, "sae": card, "personas": personas}
+        write_json(arguments.out, written)
+        print(name, "AUC of latents", [round(row["auc"], 2) for row in ranked])
         print("  clamp", {sign: entry["clamp"][sign] for sign in ("suppress", "induce")})
         for row in entry["sentences"]:
             shares = [(one["target"], one["share"]) for one in row["together"]]
