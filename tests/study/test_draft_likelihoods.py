@@ -10,6 +10,7 @@ from workbench.evaluation.chat_models import LocalModel, line_breaks
 from workbench.models import runner_for
 from workbench.study import draft_likelihoods
 from workbench.study.draft_likelihoods import LocalDraftModel, contrasted_replies
+from workbench.study.draft_writer import DraftWriter
 from workbench.world.real_language.sycophancy_forms import NEUTRAL
 
 
@@ -134,3 +135,23 @@ def test_a_statement_is_true_by_the_two_words_after_answered_examples(model, mon
         found[statement] = bool(logits[true] > logits[false])
         assert draft.is_true(statement) == found[statement]
     assert true != false
+
+
+PLAIN = ["plain 1", "plain 2", "plain 3", "plain 4"]
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "kept", "weak"),
+    [
+        ([0.3, -0.1, 0.2, 0.1, 0.4], [-1.0] * 4, ["own", "plain 1", "plain 3", "plain 4"], 0),
+        # the midpoint of the plain sentences is (-0.25 - 0.75) / 2 = -0.5
+        ([-0.1, -0.2, -0.3, -0.4, -0.6], [-0.75] * 4, ["plain 1", "plain 2", "plain 3", "plain 4"], 4),
+        ([-0.1, 0.2, -0.3, -0.8, 0.1], [-0.75] * 4, ["plain 2", "own", "plain 1", "plain 3"], 2),
+        # the model follows the other side's sentences more: no sentence can be told apart
+        ([-0.5, -0.6, -0.5, -0.6, 0.1], [-0.1] * 4, ["own"], 0),
+    ],
+)
+def test_sentences_are_kept_against_neutral_texts_or_else_against_the_other_side(own, other, kept, weak):
+    writer = DraftWriter(lambda request: "", "boasts", lambda stage, done: None)
+    assert list(writer._kept([*PLAIN, "own"], [*own, *other])) == kept
+    assert writer.weak == weak and sum(writer.dropped.values()) == 5 - len(kept)

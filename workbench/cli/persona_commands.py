@@ -134,6 +134,7 @@ def persona_draft(
     print_notes(
         [
             *checked.notes,
+            *draft.notes,
             *(f"dropped: {count} {reason}" for reason, count in draft.dropped),
             f"{len(draft.pairs)} pairs in {out}",
         ],

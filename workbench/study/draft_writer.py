@@ -14,6 +14,8 @@ from workbench.text_forms import canonical
 #: Number of requested system sentences of each side (behaviour and opposite), and of those that become
 #: written prompts.
 SENTENCES, WRITTEN = 10, 4
+#: Smallest number of system sentences for the behaviour, and for its opposite.
+MIN_SENTENCES = 3
 #: Largest number of rounds of requests, and number of entries requested in one round.
 ROUNDS, PER_ROUND = 6, 10
 #: Largest number of tokens in one line.
@@ -98,11 +100,14 @@ class DraftWriter:
         other: The opposite behaviour in words; set once it is known.
         report: Called with a stage and the fraction of the stage that is done, 0 to 1.
         dropped: Number of written texts that failed a check and were dropped, by reason.
+        weak: Number of kept sentences that work for their side only against sentences of the other side, not
+            against neutral system texts.
     """
 
     def __init__(self, ask: Ask, behaviour: str, report: Callable[[str, float], None]) -> None:
         self.ask, self.behaviour, self.other, self.report = ask, behaviour, "", report
         self.dropped: Counter[str] = Counter()
+        self.weak = 0
 
     @property
     def local(self) -> LocalDraftModel | None:
@@ -172,8 +177,9 @@ class DraftWriter:
         """Write one-sentence system prompts that request the behaviour, or its opposite.
 
         The model is asked about each sentence which behaviour it requests. A `LocalModel` is tested instead:
-        a sentence is kept if it makes the model prefer the answers with the requested behaviour. These are
-        sorted, strongest effect first. Some plain sentences come from a template.
+        a sentence is kept if it makes the model prefer the answers with the requested behaviour, compared with
+        neutral system texts. If too few do so, they are compared with sentences that request the other behaviour.
+        Sentences are sorted, strongest effect first. Some plain sentences come from a template.
 
         Args:
             shows: Whether the sentences request the behaviour; otherwise the opposite.
@@ -183,24 +189,36 @@ class DraftWriter:
         Returns:
             Different sentences.
         """
-        side = self.behaviour if shows else self.other
+        side, other = (self.behaviour, self.other) if shows else (self.other, self.behaviour)
         plain = [text.format(side=side) for text in _PLAIN]
         if self.local is None:
-            return tuple(
-                self._written(side, self.behaviour if not shows else self.other, [plain[0]], ROUNDS // 2)
-            )
-        sign, judged = (
-            1 if shows else -1,
-            [(p.question, p.matching, p.not_matching) for p in pairs[:JUDGED_ON]],
-        )
+            return tuple(self._written(side, other, [plain[0]], ROUNDS // 2))
+        judged = [(p.question, p.matching, p.not_matching) for p in pairs[:JUDGED_ON]]
         texts = self._written(side, None, plain, 1)
-        effects = sorted(
-            zip(self.local.sentence_effects(texts, judged), texts, strict=True),
-            key=lambda pair: -sign * pair[0],
-        )
-        if wrong := sum(sign * effect <= 0 for effect, _ in effects):
+        against = [text.format(side=other) for text in _PLAIN]
+        effects = self.local.sentence_effects([*texts, *against], judged)
+        return self._kept(texts, [effect if shows else -effect for effect in effects])
+
+    def _kept(self, texts: list[str], effects: list[float]) -> tuple[str, ...]:
+        """Keep sentences that work for their side, strongest first.
+
+        Args:
+            texts: Sentences of one side, the plain ones first.
+            effects: Their effects towards the side, against neutral system texts; then the effects of the other
+                side's plain sentences.
+        """
+        own, n = effects[: len(texts)], len(_PLAIN)
+        level = 0.0
+        if sum(effect > 0 for effect in own) < MIN_SENTENCES:
+            # Any sentence about the subject can move the answers one way. What remains is how the sides differ.
+            plain, other = sum(own[:n]) / n, sum(effects[len(texts) :]) / n
+            level = min(0.0, (plain + other) / 2) if plain > other else 0.0
+        ranked = sorted(zip(own, texts, strict=True), key=lambda pair: -pair[0])
+        kept = [(effect, text) for effect, text in ranked if effect > level][:SENTENCES]
+        if wrong := len(texts) - sum(effect > level for effect in own):
             self.dropped["sentences for the other side"] += wrong
-        return tuple(text for effect, text in effects if sign * effect > 0)[:SENTENCES]
+        self.weak += sum(effect <= 0 for effect, _ in kept)
+        return tuple(text for _, text in kept)
 
     def _written(self, side: str, other: str | None, kept: list[str], rounds: int) -> list[str]:
         """Extend the sentences `kept` by different ones that the model writes for one side.

@@ -36,15 +36,17 @@ from workbench.evaluation.chat_models import Ask
 from workbench.personas import check_persona
 from workbench.personas.persona_file import parse, persona_from
 from workbench.runs import parse_yaml
-from workbench.study.draft_writer import OPPOSITE, WRITTEN, DraftedPair, DraftWriter
+from workbench.study.draft_writer import MIN_SENTENCES, OPPOSITE, WRITTEN, DraftedPair, DraftWriter
 from workbench.study.persona_model_check import check_on_model
 from workbench.text_forms import canonical
 from workbench.world.real_language.sycophancy_forms import NEUTRAL
 
 #: Smallest number of pairs in a draft, so that each of the four splits has a few groups.
 MIN_PAIRS = 12
-#: Smallest number of system sentences for the behaviour, and for its opposite.
-MIN_SENTENCES = 3
+_WEAK = (
+    "{n} system sentences change the answers for their side only against sentences of the other side, not against "
+    "neutral texts: this model hardly follows them"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class PersonaDraft:
         suppress: One-sentence system prompts that request the opposite.
         true_statements: Statements that an honest model agrees with.
         dropped: Reasons for which written texts were dropped, each with the number of texts.
+        notes: What the author of a study should know about the draft, one line each.
     """
 
     name: str
@@ -70,6 +73,7 @@ class PersonaDraft:
     suppress: tuple[str, ...]
     true_statements: tuple[str, ...] = ()
     dropped: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_yaml(self, author: str = "a model") -> str:
         """Return the draft as a persona file that `load_persona` reads, with a comment that calls it a draft.
@@ -175,6 +179,7 @@ def draft_persona(
         suppress,
         writer.true_statements(),
         tuple(writer.dropped.most_common()),
+        (_WEAK.format(n=writer.weak),) if writer.weak else (),
     )
 
 
