@@ -147,7 +147,7 @@ PLAIN = ["plain 1", "plain 2", "plain 3", "plain 4"]
         # the midpoint of the plain sentences is (-0.25 - 0.75) / 2 = -0.5
         ([-0.1, -0.2, -0.3, -0.4, -0.6], [-0.75] * 4, ["plain 1", "plain 2", "plain 3", "plain 4"], 4),
         ([-0.1, 0.2, -0.3, -0.8, 0.1], [-0.75] * 4, ["plain 2", "own", "plain 1", "plain 3"], 2),
-        # the model follows the other side's sentences more: no sentence can be told apart
+        # the model follows the other side's sentences more: the sides cannot be distinguished
         ([-0.5, -0.6, -0.5, -0.6, 0.1], [-0.1] * 4, ["own"], 0),
     ],
 )
