@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import yaml
 
 import workbench as wb
 from tests.support.caa_data import caa_file
+from tests.support.refused_commands import refused
 from tests.support.tiny_checkpoints import tiny_checkpoint
-from workbench import cli
 
 #: The command line is run in this process: its module takes the arguments from sys.argv, as the program does.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
@@ -30,16 +29,6 @@ def llama(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory) -> Path:
     return tiny_checkpoint("gemma3", tmp_path_factory.mktemp("bad") / "gemma", num_hidden_layers=2)
-
-
-def refused(arguments: list[str], capsys, monkeypatch) -> str:
-    """Runs the command in this process; its exit code is 2; its one line is given back."""
-    monkeypatch.setattr(sys, "argv", ["workbench", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("workbench:")]
-    assert end.value.code == 2 and len(lines) == 1
-    return lines[0]
 
 
 def truncated(model: Path) -> None:

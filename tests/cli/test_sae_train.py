@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import workbench as wb
-from tests.cli.test_bad_input import refused
+from tests.support.refused_commands import refused
 from workbench.cli.app import main
 from workbench.runs import read_json
 from workbench.sae import SaeCard, sae_training
