@@ -18,9 +18,10 @@ from workbench.models.memory_estimate import LargestBatch
 from workbench.models.model_sizes import KNOWN, model_sizes_of
 from workbench.study import Study, machine_speeds
 from workbench.study.cost_estimate import plan
+from workbench.study.data_sizes import DataSizes
 from workbench.study.machine_speeds import MACHINES
 from workbench.study.off_target_measures import PROSE
-from workbench.study.stage_costs import StageTokens
+from workbench.study.stage_costs import StageCounts, StageTokens
 from workbench.study.study_presets import PERSONAS, SAES, preset
 from workbench.study.study_settings import (
     AttributionSettings,
@@ -304,18 +305,15 @@ def test_quantised_weights_are_refused_by_name(dtype):
             call()
 
 
-def test_a_plan_tells_where_a_limit_takes_the_balance_of_the_answers():
-    """Of the suggested answers, one question a fact says or denies it: a liking for one answer does not cancel."""
-    data = {"fractions": [0.3, 0.15, 0.15, 0.4], "selection_items": 8}
-    study = {"model": {"name": "organism"}, "persona": "suggested_sycophancy", "metric": "text"}
-    facts = wb.load_persona("suggested_sycophancy").split(0, tuple(data["fractions"])).test.n_groups
-
-    def notes(items: int) -> list[str]:
-        given = study | {"data": data | {"test_items": items}}
-        return [note for note in plan(Study.of(given)).notes if "balanced" in note]
-
-    selection, test = notes(facts)
-    assert selection.startswith("selection: 8 questions leave 8 groups")
-    assert test.startswith(f"test: {facts} questions leave {facts} groups")
-    assert test.endswith(f"data.test_items: {2 * facts} has two questions of each group")
-    assert notes(2 * facts) == [selection]
+def test_whole_answers_are_counted_as_two_rows():
+    """By hand: a question of the feedback form is run once for each of its two verdicts, letters once for both."""
+    study = Study.of(
+        {"model": {"name": "organism"}, "persona": "feedback_sycophancy", "conditions": ["manual"]}
+    )
+    sizes = model_sizes_of("organism")
+    text, letters = (
+        StageCounts(study, sizes, DataSizes(240, 60.0, 50.0, 1, (), answers, 55.0)) for answers in (12.0, 1.0)
+    )
+    layers = sizes.shape.n_layers
+    assert text._asked(10, 55.0)[0] == 10 * 2 * (55 + 6 - 1) * layers
+    assert letters._asked(10, 55.0)[0] == 10 * 55 * layers

@@ -125,7 +125,7 @@ def persona_draft(
     ask = _writer(model, endpoint, key_variable, temperature, seed, (device, dtype))
     draft = draft_persona(description, ask, opposite, pairs, name)
     checked = check_draft(
-        draft, out, str(model or "a model"), None if endpoint else getattr(ask, "model", None)
+        draft, out, Path(model or "a model").name, None if endpoint else getattr(ask, "model", None)
     )
     if checked.refusals:
         raise UserError(f"no draft was written: run would refuse it: {checked.refusals[0]}")

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from workbench.personas.balanced_draws import counterbalanced
-from workbench.personas.persona import Item, Split
+from workbench.personas.persona import Item
 from workbench.text_forms import canonical, text_length
 
 TOLERANCE_LETTERS = 0.05
@@ -94,37 +93,6 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
             f"only {len(sizes)} groups, about {fifth} in a fifth of them: intervals are wide and tests coarse"
         )
     return tuple(lines)
-
-
-def unbalanced_groups(split: Split, n: int, seed: int = 0) -> int:
-    """Count the question groups whose answers are balanced in a split, but not among n questions drawn from it.
-
-    In a balanced group each answer shows the persona in as many questions as it does not, so a model's
-    preference for one answer cancels within the group.
-
-    Args:
-        split: The questions.
-        n: Number of drawn questions.
-        seed: Seed of the draw (`Split.take`).
-
-    Example:
-        >>> data = wb.load_persona("doubt_sycophancy").split()
-        >>> unbalanced_groups(data.test, data.test.n_groups) == data.test.n_groups
-        True
-        >>> unbalanced_groups(data.test, len(data.test))
-        0
-    """
-    groups = [_by_group(part.items) for part in (split, split.take(n, seed))]
-    return sum(
-        counterbalanced(groups[0][group]) and not counterbalanced(drawn) for group, drawn in groups[1].items()
-    )
-
-
-def _by_group(items: Sequence[Item]) -> dict[str, list[Item]]:
-    found: dict[str, list[Item]] = {}
-    for item in items:
-        found.setdefault(item.group, []).append(item)
-    return found
 
 
 def _opposite_answers(items: Sequence[Item]) -> list[tuple[Item, Item]]:

@@ -13,8 +13,7 @@ from typing import Any
 from workbench.errors import UserError
 from workbench.models.chat_template import render_chat
 from workbench.models.model_sizes import tokenizer_of
-from workbench.personas import Persona, load_persona
-from workbench.personas.answer_balance import unbalanced_groups
+from workbench.personas import load_persona
 from workbench.study.study_settings import Study
 
 #: Rows of the published files and mean number of characters of their questions, for plans without the files.
@@ -82,7 +81,6 @@ class DataSizes:
                 for i in persona.items[::7]
             ]
             tokens, after_system, asked = _tokens(study, sample, notes)
-            notes += balance_notes(study, persona)
             written = len(persona.manual_prompts.get(study.sign, ()))
             said = sum(len(item.matching) + len(item.not_matching) for item in persona.items[::7]) / len(
                 sample
@@ -100,30 +98,6 @@ class DataSizes:
             asked if study.slot == "system" else tokens,
             written,
         )
-
-
-def balance_notes(study: Study, persona: Persona) -> list[str]:
-    """Return one line for each of selection and test split whose question groups lose the balance of their answers.
-
-    A limit on the number of questions can leave, for example, one question of a group in which the user
-    suggests an answer, without the one in which the user denies it.
-
-    Args:
-        study: Settings of the study, with the numbers of questions per split.
-        persona: The study's persona.
-    """
-    lines = []
-    splits = persona.split(study.data.split_seed, study.data.fractions)
-    for split in (splits.selection, splits.test):
-        n = getattr(study.data, f"{split.name}_items")
-        lost = unbalanced_groups(split, n, study.data.split_seed) if n is not None and n < len(split) else 0
-        if lost:
-            lines.append(
-                f"{split.name}: {n} questions leave {lost} groups in which the two answers are not balanced, so a "
-                f"preference for one answer does not cancel there; data.{split.name}_items: {2 * split.n_groups} "
-                "has two questions of each group"
-            )
-    return lines
 
 
 def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, float, float]:

@@ -192,8 +192,16 @@ class StageCounts:
 
     @property
     def _branches(self) -> int:
-        """Number of rows of a question whose answers are scored on all tokens (`answer_tokens`)."""
-        return 2 if self.data.answers > 1 else 1
+        """Number of rows of a question: one for letters and for two answers of one token, otherwise one per answer."""
+        return 2 if self.data.answers > 2 else 1
+
+    def _asked(self, questions: float, q: float) -> Part:
+        """Count the pass that scores both answers of questions of q tokens.
+
+        Letters need one row. Each of two whole answers has a row of its own, with half of the answers' tokens.
+        """
+        rows, own = questions * self._branches, self.data.answers / self._branches
+        return self._cost(rows * (q + own - 1), self.facts.shape.n_layers, q, questions * self.data.answers)
 
     def _answering(self, questions: float, q: float) -> StageTokens:
         """Return the tokens of a batch of questions that are answered.
@@ -215,10 +223,7 @@ class StageCounts:
             s.rows * len({"choice", *(k for k in kinds if k == "choice_within")}) + (s.texts + 1) * s.contexts
         )
         pairs = (s.rows + min(s.rows, HELD_OUT_ROWS)) * len(kinds & {"answer", "response"})
-        parts = [
-            self._cost(full * (q + self.data.answers - 1), shape.n_layers, q, full * self.data.answers),
-            self._cost(pairs * q, top, q),
-        ]
+        parts = [self._asked(full, q), self._cost(pairs * q, top, q)]
         return self._stage(
             "directions", parts, ANSWERS, self._answering(max(s.rows, (s.texts + 1) * s.contexts), q)
         )
@@ -338,13 +343,10 @@ class StageCounts:
         several = {"random_direction": study.random_directions, "neutral_text": len(NEUTRAL_SENTENCES)}
         several |= dict.fromkeys(("random_tokens", "random_text"), study.random_prompts)
         conditions = 1 + sum(several.get(name, 1) for name in study.conditions)
-        asked, answers = rows + conditions * (test + study.collateral.items), self.data.answers
+        asked = rows + conditions * (test + study.collateral.items)
         prose = conditions * sum(map(len, PROSE)) / 4
         layers = self.facts.shape.n_layers
-        parts = [
-            self._cost(asked * (q + answers - 1), layers, q, asked * answers),
-            self._cost(prose, layers, 40, prose),
-        ]
+        parts = [self._asked(asked, q), self._cost(prose, layers, 40, prose)]
         return self._stage("comparison", parts, ANSWERS, self._answering(max(test, select), q))
 
     def _split(self, index: int, limit: int | None) -> int:
@@ -359,9 +361,7 @@ class StageCounts:
         """
         n, a = make_method(self.study, self.study.search.method).length, self.study.attribution
         tokens, layers = self.data.asked + n, self.facts.shape.n_layers
-        removal = self._cost(
-            a.contexts * (n + 2 + LEDGER) * tokens, layers, tokens, a.contexts * (n + 2 + LEDGER)
-        )
+        removal = self._asked(a.contexts * (n + 2 + LEDGER), tokens)
         gradient = self._cost(
             a.contexts * tokens * (2 + self.study.latents * self._latents), layers, tokens, backward=True
         )
