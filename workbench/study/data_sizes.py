@@ -6,7 +6,7 @@ per token are assumed, and 40 tokens for the template.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from workbench.errors import UserError
 from workbench.models.chat_template import render_chat
 from workbench.models.model_sizes import tokenizer_of
 from workbench.personas import load_persona
+from workbench.study.direction_test_size import why_not_tested
 from workbench.study.study_settings import Study
 
 #: Rows of the published files and mean number of characters of their questions, for plans without the files.
@@ -81,6 +82,8 @@ class DataSizes:
                 for i in persona.items[::7]
             ]
             tokens, after_system, asked = _tokens(study, sample, notes)
+            untested = why_not_tested(study, replace(persona, metric=metric))
+            notes += [] if untested is None else [untested]
             written = len(persona.manual_prompts.get(study.sign, ()))
             said = sum(len(item.matching) + len(item.not_matching) for item in persona.items[::7]) / len(
                 sample

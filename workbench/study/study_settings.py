@@ -105,7 +105,8 @@ class DirectionSettings(FrozenSettings):
     texts: int = Field(default=24, ge=4)
     """Number of system texts whose effect a direction must predict."""
     contexts: int = Field(default=24, ge=2)
-    """Number of search questions under each of these texts."""
+    """Number of search questions under each of these texts. Whether there is a direction is only tested with at
+    least 5 question groups."""
     unshown: Literal["stop", "go_on"] = "stop"
     """What to do if no layer and method shows a direction (docs/directions.md): stop, or go_on with the best
     one."""
