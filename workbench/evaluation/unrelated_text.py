@@ -8,7 +8,7 @@ from typing import Any
 
 from workbench.contexts import Slot
 from workbench.errors import UserError
-from workbench.evaluation.continuation_log_probs import Continuation, token_log_probs
+from workbench.evaluation.continuation_log_probs import Continuation, ask, token_log_probs
 from workbench.evaluation.scorecard_metric import ScorecardMetric
 from workbench.models import Runner, runner_for
 from workbench.statistics import cluster_interval
@@ -65,9 +65,8 @@ def perplexity(
 
 
 def _row(runner: Runner, text: str, prompt: str | None, slot: Slot) -> Continuation:
-    user = {"role": "user", "content": text if prompt is None or slot == "system" else f"{prompt}\n{text}"}
-    system = [{"role": "system", "content": prompt}] if prompt is not None and slot == "system" else []
-    before, after = runner.render([*system, user]).rsplit(text, 1)
+    where: Slot = "system" if slot == "system" else "before_question"
+    before, after = ask(runner, text, prompt, where).rsplit(text, 1)
     ids = runner.encode(before + text + after)
     start, stop = max(1, len(runner.encode(before))), len(ids) - len(runner.encode(after))
     return Continuation(tuple(ids[:stop]), start)
