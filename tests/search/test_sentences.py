@@ -20,7 +20,6 @@ from workbench.prompt_tokens import allowed_ids
 from workbench.search import Checkpoint, Optimizations, ScoredPrompts, Scorer, SentenceSearch, search
 from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
-from workbench.search.sentence_writing.independent_searches import toolkit_of
 from workbench.search.sentence_writing.restarts import left_out, update_restart, without_left_out
 from workbench.search.sentence_writing.search_inputs import both_sides
 from workbench.search.sentence_writing.sentence_form import Template
@@ -607,71 +606,6 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
             checkpoint=Checkpoint(path),
             optimizations=Optimizations(prefix_kv=False),
         )
-
-
-def test_independent_searches_take_turns_and_learn_nothing_from_each_other(setting):
-    """Steps 0 and 2 belong to the first search and 1 to the second: each remembers its own sentences alone, and the result has both's."""
-    model, contexts, goal = setting
-    method = SentenceSearch(**SMALL, max_cross_entropy=30.0, independent=2)
-    bench = SearchToolkit.make(Scorer(runner_for(model), goal, contexts), seed=0)
-    population, archive, scored = method.start(bench), None, []
-    for step in range(3):
-        pool, population, n = method.step(bench, population, archive, step)
-        scored.append(set(as_prompts(pool.ids)))
-        assert n == len(pool) > 0
-        archive = method.archive(bench, pool if archive is None else archive.join(pool))
-    own = [toolkit_of(bench, number, 2).memory for number in range(2)]
-    assert set(as_prompts(own[0]["ids"])) == scored[0] | scored[2]
-    assert set(as_prompts(own[1]["ids"])) == scored[1]
-    assert {name for name in bench.memory if "." not in name} == set()
-    best = max(
-        (score, ids)
-        for memory in own
-        for score, ids in zip(memory["scores"].tolist(), as_prompts(memory["ids"]), strict=True)
-    )
-    assert as_prompts(archive.ids)[0] == best[1]
-    kept = set(as_prompts(archive.ids))
-    assert kept & (scored[0] | scored[2]) and kept & scored[1] and len(kept) <= 12
-    assert set(as_prompts(population)) & scored[1] and set(as_prompts(population)) - scored[1]
-
-
-def test_one_independent_search_is_the_search_itself(setting):
-    """The number one changes no bit; two searches in three steps give another result, within the same budget."""
-    model, contexts, goal = setting
-
-    def run(**more):
-        return search(
-            model,
-            goal,
-            contexts,
-            SentenceSearch(**SMALL, max_cross_entropy=30.0, **more),
-            Budget(steps=3),
-            seed=4,
-        )
-
-    plain, one, two = run(), run(independent=1), run(independent=2)
-    assert plain.candidates == one.candidates != two.candidates
-    assert len(two.history) == 3 and two.history["candidates"].is_monotonic_increasing
-
-
-@pytest.mark.parametrize("stop", [1, 2, 3, 4])
-def test_independent_searches_resume_to_the_same_bits(setting, tmp_path, stop):
-    """Stopped while the second has not begun, and after either has had its turn."""
-    model, contexts, goal = setting
-    method = SentenceSearch(**SMALL, max_cross_entropy=30.0, independent=2)
-    whole = search(model, goal, contexts, method, Budget(steps=5), seed=1)
-    saved = Checkpoint(tmp_path / "search.safetensors", every=1)
-    search(model, goal, contexts, method, Budget(steps=stop), seed=1, checkpoint=saved)
-    rest = search(model, goal, contexts, method, Budget(steps=5), seed=1, checkpoint=saved)
-    assert rest.candidates == whole.candidates
-    assert rest.history["best_objective"].tolist() == whole.history["best_objective"].tolist()
-
-
-def test_a_budget_that_ends_before_every_independent_search_began_gives_what_there_is(setting):
-    model, contexts, goal = setting
-    method = SentenceSearch(**SMALL, max_cross_entropy=30.0, independent=9)
-    found = search(model, goal, contexts, method, Budget(steps=2), seed=0)
-    assert found.candidates and len(found.warnings) <= 1
 
 
 def test_written_sentences_are_counted_in_the_budget(setting):

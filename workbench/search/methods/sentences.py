@@ -33,12 +33,9 @@ from workbench.errors import UserError
 from workbench.search.elite_selection import first_copies
 from workbench.search.scored_prompts import Ids, ScoredPrompts, as_ids, as_prompts
 from workbench.search.search_method import SEARCH_METHODS
-from workbench.search.sentence_writing.independent_searches import begun, remember, toolkit_of
-from workbench.search.sentence_writing.sentence_scores import SentenceScores
 from workbench.search.sentence_writing.sentence_settings import SentenceSettings
 from workbench.search.sentence_writing.sentence_tools import SentenceTools
 from workbench.search.sentence_writing.sentence_writer import SentenceDraft
-from workbench.search.sentence_writing.slot_text import Prompt
 from workbench.search.toolkit import SearchToolkit
 
 #: Number of candidates in the result.
@@ -73,9 +70,6 @@ class SentenceSearch(SentenceSettings):
         max_evil: Largest log-odds, nats, that a sentence describes an evil assistant and not a good one (2.3:
             ten to one). It prevents prompts such as "You are an honest villain.", which works strongly
             against sycophancy. Used only if the objective suppresses the persona; None for no limit.
-        independent: Number of independent searches that share the budget, whose steps take turns; the result
-            is chosen among the sentences of all. Which words a search finds depends on chance, and the best
-            of several searches depends on it less. Each needs about 300 model calls for its start.
         languages: Languages (en, de, ...) of `sentence_frames.yaml`, which has their openings, templates and
             function words.
         openings: Your own beginnings of sentences, in place of the file's.
@@ -134,17 +128,12 @@ class SentenceSearch(SentenceSettings):
         Args:
             bench: The search's tools, such as its scorer and random generator.
         """
-        first = self._first_sentences(toolkit_of(bench, 0, self.independent))
-        return as_ids(first, bench.scorer.runner.device)
-
-    def _first_sentences(self, own: SearchToolkit) -> list[Prompt]:
-        """Let the model write the sentences with which one of the independent searches starts."""
-        tools = SentenceTools.of(own, self)
+        tools = SentenceTools.of(bench, self)
         openings = tools.openings(self.sampled_openings)
         pushes = tools.proposals.pushes(openings[0], self.first // 2) if self.steering else []
         pushed = [pushes[i // 2] if i % 2 and i // 2 < len(pushes) else None for i in range(self.first)]
         drafts = [SentenceDraft(openings[i % len(openings)], push=push) for i, push in enumerate(pushed)]
-        written = tools.proposals.write(drafts, own.tools.get("push_site"))
+        written = tools.proposals.write(drafts, bench.tools.get("push_site"))
         if self.start_text is not None:
             written.insert(0, tools.slot.encode(self.start_text))
         kept = list(dict.fromkeys(prompt for prompt in written if prompt))
@@ -152,28 +141,24 @@ class SentenceSearch(SentenceSettings):
             raise UserError(
                 "the model wrote no whole sentence in this slot: give other openings, or more tokens of length"
             )
-        return kept
+        return as_ids(kept, bench.scorer.runner.device)
 
     def step(
         self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int
     ) -> tuple[ScoredPrompts, Ids, int]:
-        """Run one step of the search, or of the independent search whose turn it is.
+        """Run one step of the search.
 
-        Its first step scores the sentences of `start` and templates filled with single words. Later steps
-        learn from all its scores, propose sentences (written, edited, filled into templates), screen them by
-        predicted score and cross-entropy, and score the best. Arguments and result are those of
-        `SearchMethod.step`.
+        Step 0 scores the sentences of `start` and templates filled with single words. Later steps learn from
+        all scores, propose sentences (written, edited, filled into templates), screen them by predicted score
+        and cross-entropy, and score the best. Arguments and result are those of `SearchMethod.step`.
         """
-        number, turn = step % self.independent, step // self.independent
-        own = toolkit_of(bench, number, self.independent)
-        tools = SentenceTools.of(own, self)
-        if turn:
-            scored = tools.scored_step(as_prompts(tools.learned.elites()), turn)
+        tools = SentenceTools.of(bench, self)
+        if step == 0:
+            scored = tools.first_scores(as_prompts(population))
         else:
-            scored = tools.first_scores(self._first_sentences(own) if number else as_prompts(population))
-        remember(bench, number, self.independent)
-        elites = [prompt for learned in self._learned(bench) for prompt in as_prompts(learned.elites())]
-        return scored, as_ids(elites, bench.scorer.runner.device), len(scored)
+            scored = tools.scored_step(as_prompts(population), step)
+        elites = tools.learned.elites()
+        return scored, elites, len(scored)
 
     def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
         """Return the best scored sentences that keep the search's limits, up to twelve.
@@ -184,14 +169,24 @@ class SentenceSearch(SentenceSettings):
             bench: The search's tools, whose memory has the limits and all scores.
             pool: Scored sentences.
         """
-        every, device = self._learned(bench), pool.ids.device
-        good = set().union(*(learned.good_prompts() for learned in every))
-        rows = [i for i, prompt in enumerate(as_prompts(pool.ids)) if prompt in good]
-        fluent = pool.pick(torch.tensor(rows, dtype=torch.long, device=device))
+        tools = SentenceTools.of(bench, self)
+        good, prompts = tools.learned.good_prompts(), as_prompts(pool.ids)
+        fluent = pool.pick(
+            torch.tensor(
+                [i for i, prompt in enumerate(prompts) if prompt in good],
+                dtype=torch.long,
+                device=pool.ids.device,
+            )
+        )
         fluent = fluent.pick(first_copies(fluent).nonzero()[:, 0])
         fluent = fluent.pick(fluent.objective.argsort(descending=True, stable=True))
-        first = every[0].unlike_first(as_prompts(fluent.ids))[:_FINALISTS]
-        return fluent.pick(torch.tensor(first, dtype=torch.long, device=device))
+        return fluent.pick(
+            torch.tensor(
+                tools.learned.unlike_first(as_prompts(fluent.ids))[:_FINALISTS],
+                dtype=torch.long,
+                device=pool.ids.device,
+            )
+        )
 
     def final(self, bench: SearchToolkit, archive: ScoredPrompts) -> Ids:
         """Return the archived prompts, and the best four also without each of their sentences.
@@ -204,11 +199,7 @@ class SentenceSearch(SentenceSettings):
             archive: The prompts that `archive` kept, best first.
         """
         found = as_prompts(archive.ids)
-        shorter = [
-            prompt
-            for own in begun(bench, self.independent)[:1]
-            for prompt in SentenceTools.of(own, self).without_a_sentence(found[:_SHORTENED])
-        ]
+        shorter = SentenceTools.of(bench, self).without_a_sentence(found[:_SHORTENED])
         return as_ids(list(dict.fromkeys(found + shorter)), archive.ids.device)
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
@@ -220,18 +211,15 @@ class SentenceSearch(SentenceSettings):
         Args:
             bench: The search's tools, whose memory has the limits and all scores.
         """
-        every = self._learned(bench)
-        limits = torch.stack([learned.bench.memory["limits"] for learned in every]).max(0).values
-        given = torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word, self.max_ending])
-        found = []
-        if (limits[:4] > given).any():
+        limits, found = bench.memory["limits"], []
+        limit = float(limits[0])
+        if (
+            limits[:4]
+            > torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word, self.max_ending])
+        ).any():
             found.append(
-                f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {float(limits[0]):.2f}"
+                f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}"
             )
         if not bench.scorer.objective.needs_final:
-            found += next(filter(None, (learned.disagreement() for learned in every)), [])
+            found += SentenceTools.of(bench, self).learned.disagreement()
         return tuple(found)
-
-    def _learned(self, bench: SearchToolkit) -> list[SentenceScores]:
-        """Return the scored sentences of each independent search that has begun."""
-        return [SentenceTools.of(own, self).learned for own in begun(bench, self.independent)]

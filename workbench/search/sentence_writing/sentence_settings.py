@@ -19,7 +19,6 @@ class SentenceSettings(SearchMethod):
     max_word: float = Field(default=13.5, gt=0)
     max_ending: float = Field(default=6.5, gt=0)
     max_evil: float | None = 2.3
-    independent: int = Field(default=1, ge=1)
     languages: tuple[str, ...] = ("en",)
     openings: tuple[str, ...] | None = None
     sampled_openings: int = Field(default=8, ge=0)
