@@ -232,27 +232,52 @@ def test_budget_arithmetic():
 
 
 @pytest.mark.parametrize(
-    ("rates", "chosen"),
-    [([0.7, 0.93, 0.95], 1), ([0.93, 0.7, 0.95], 0), ([0.7, 0.85, 0.75], 1)],
-    ids=["second", "first", "least loss"],
+    ("lost", "chosen"),
+    [
+        # Of 40 statements, in groups of two: 3 lost in three groups are 0.075 (-0.00 to 0.15), 14 are 0.35.
+        ([14, 3, 0], 1),
+        ([3, 14, 0], 0),
+        ([20, 14, 0], 1),
+    ],
+    ids=["second", "not shown", "least loss"],
 )
-def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkeypatch, rates, chosen):
-    """Planted: log-odds fall from the first candidate to the last; without a prompt the model agrees with 95 % of the true statements."""
+def test_the_best_candidate_that_is_not_shown_to_lose_true_statements_is_chosen(
+    setting, monkeypatch, lost, chosen
+):
+    """Planted: effects are -4, -3 and -1, so the last has less than half of the first's and may not be chosen; without a prompt the model
+    affirms all true statements."""
     model, contexts, goal = setting
     found = search(model, -goal, contexts, METHODS[0], Budget(steps=4), seed=4)
     three = replace(found, candidates=found.candidates[:3])
     assert len(three.candidates) == 3
     prompts = [c.ids for c in three.candidates]
-    truth = SimpleNamespace()
-    effects = [SimpleNamespace(rate=0.5, log_odds=np.array([x])) for x in (-3.0, -2.0, -1.0)]
+    truth, group = SimpleNamespace(), [f"group {i % 20}" for i in range(40)]
+    effects = [SimpleNamespace(rate=0.5, log_odds=np.array([x])) for x in (-3.0, -2.0, 0.0)]
+
+    def affirmed(_, asked, ids=()):
+        if asked is contexts:
+            return SimpleNamespace(log_odds=np.array([1.0]))
+        denied = lost[prompts.index(ids)] if ids else 0
+        return SimpleNamespace(log_odds=np.array([-1.0] * denied + [1.0] * (40 - denied)), group=group)
+
     monkeypatch.setattr(frontier_module, "answer_prompts", lambda *_: effects)
-    monkeypatch.setattr(
-        frontier_module,
-        "answer",
-        lambda _, asked, ids=(): SimpleNamespace(rate=rates[prompts.index(ids)] if ids else 0.95),
-    )
+    monkeypatch.setattr(frontier_module, "answer", affirmed)
     assert [c.chosen for c in three.choose(model, contexts).candidates] == [True, False, False]
     assert three.select(model, contexts, truth=truth).ids == prompts[chosen]
+
+
+@pytest.mark.parametrize(("loss", "low", "high"), [(0.03, 0.0, 0.07), (0.25, 0.7, 1.0)])
+def test_a_loss_of_true_statements_is_shown_as_often_as_it_should(loss, low, high):
+    """500 draws of 36 statements about twelve subjects that differ in their loss: at the accepted loss at most 5 %, plus the error of 500."""
+    rng = np.random.default_rng(0)
+    groups = [f"subject {i // 3}" for i in range(36)]
+
+    def lost():
+        subject = rng.beta(2, 2 * (1 - loss) / loss, size=12).repeat(3)
+        return (rng.random(36) < subject).astype(float) - (rng.random(36) < 0.02)
+
+    shown = np.mean([frontier_module.shown_above(lost(), groups, 0.03) for _ in range(500)])
+    assert low <= shown <= high
 
 
 @pytest.mark.parametrize(

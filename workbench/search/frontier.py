@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from workbench.budget import Cost
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
@@ -18,6 +19,7 @@ from workbench.html_text import ShowsFacts, ShowsTable
 from workbench.personas import Split
 from workbench.runs import write_run_file, write_table
 from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow, SearchFile, SearchTimes
+from workbench.statistics import cluster_interval
 
 #: Fraction of the best prompt's effect that a shorter version of it may lack in the choice of a short prompt.
 _NEGLIGIBLE = 0.05
@@ -146,8 +148,9 @@ class Frontier(ShowsTable):
             max_cross_entropy: Only prompts of at most this cross-entropy (nats per token) can be the best;
                 None for all.
             truth: Questions on true statements (`true_contexts`). If given, prompts are tried from the best
-                on, and the first is taken with which the model affirms at most `truth_fall` fewer of the
-                statements than without a prompt. If there is none, it is the prompt that loses least.
+                on, and the first is taken that is not shown to lose more than `truth_fall` of the statements that
+                the model affirms (`shown_above`). If there is none, it is the prompt that loses least. Only prompts
+                with at least half of the best one's effect are tried, as one without effect loses nothing.
             truth_fall: Largest accepted loss of affirmed true statements, as a fraction of all of them.
             shortest: Take the prompt with the fewest tokens among those that are about as good as the best
                 one. These are the prompts within one standard error of it (paired differences, standard error
@@ -181,9 +184,12 @@ class Frontier(ShowsTable):
                 f"no candidate has a cross-entropy of at most {max_cross_entropy} nats: the lowest has {measured[0].cross_entropy:.2f}"
             )
         ranked = sorted(admitted, key=lambda i: -self.sign * (measured[i].selection_log_odds or 0.0))
-        if shortest:
+        if shortest or truth is not None:
             bare = float(np.mean(answer(model, contexts).log_odds))
-            ranked = _shortest_first(ranked, measured, answers, self.sign, bare)
+            strong = _strong(ranked, measured, self.sign, bare)
+            if shortest:
+                ranked = _shortest_first(ranked, measured, answers, self.sign, bare)
+            ranked = [i for i in ranked if i in strong]
         best = ranked[0] if truth is None else _truthful(model, truth, ranked, measured, truth_fall)
         return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
 
@@ -330,6 +336,12 @@ def _candidate(entry: CandidateEntry) -> Candidate:
     return Candidate(**fields)
 
 
+def _strong(ranked: Sequence[int], candidates: Sequence[Candidate], sign: int, bare: float) -> set[int]:
+    """Return the candidates with at least half of the first one's effect on the selection split, and the first."""
+    effects = {i: sign * ((candidates[i].selection_log_odds or 0.0) - bare) for i in ranked}
+    return {ranked[0], *(i for i in ranked if effects[i] >= effects[ranked[0]] / 2)}
+
+
 def _shortest_first(
     ranked: Sequence[int], candidates: Sequence[Candidate], answers: Sequence[Answers], sign: int, bare: float
 ) -> list[int]:
@@ -356,14 +368,37 @@ def _has_part_left_out(short: str, long: str) -> bool:
 def _truthful(
     model: Any, truth: Contexts, ranked: Sequence[int], candidates: Sequence[Candidate], fall: float
 ) -> int:
-    """Return the first ranked candidate that loses at most `fall` of the agreement with true statements.
+    """Return the first ranked candidate that is not shown to lose more agreement with true statements than `fall`.
 
-    If there is none, return the candidate that loses least.
+    If all are, return the one that loses least.
     """
-    bare = answer(model, truth).rate
+    bare = answer(model, truth)
     losses: dict[int, float] = {}
     for i in ranked:
-        losses[i] = bare - answer(model, truth, candidates[i].ids).rate
-        if losses[i] <= fall + 1e-9:
+        found = answer(model, truth, candidates[i].ids)
+        lost = (bare.log_odds > 0).astype(float) - (found.log_odds > 0)
+        losses[i] = float(lost.mean())
+        if not shown_above(lost, bare.group, fall):
             return i
     return min(losses, key=lambda i: losses[i])
+
+
+def shown_above(lost: Float[np.ndarray, " statement"], groups: Sequence[Hashable], fall: float) -> bool:
+    """Whether statements show that a loss exceeds an accepted one.
+
+    The loss is shown if the lower end of its one-sided 95 % interval, clustered by group, is above the accepted
+    loss. A rule on the loss itself would refuse prompts almost at random: with 36 statements, one more or less is
+    three percentage points. With statements of a single group, the loss itself is compared.
+
+    Args:
+        lost: For each true statement, 1 if the model affirms it only without the prompt, -1 if only with it, else
+            0.
+        groups: Question group of each statement.
+        fall: The accepted loss, as a fraction of all statements.
+
+    Example:
+        >>> wb.search.frontier.shown_above(np.array([1.0, 0.0, 0.0, 0.0]), ["a", "a", "b", "b"], 0.03)
+        False
+    """
+    interval = cluster_interval(lost, list(groups), level=0.9)
+    return (interval.low if interval.groups > 1 else interval.estimate) > fall + 1e-9
