@@ -59,7 +59,7 @@ def score(
     texts: Sequence[Text],
     batch: int = 16,
 ) -> tuple[Float[Tensor, " candidate"], Float[Tensor, " candidate"]]:
-    """(mean objective, mean cross-entropy in nats a token) of every prompt over the texts."""
+    """(mean objective, mean cross-entropy in nats per token) of every prompt over the texts."""
     objective, cross_entropy = torch.zeros(2, len(prompts), device=prompts.device)
     for left, right in texts:
         for start in range(0, len(prompts), batch):

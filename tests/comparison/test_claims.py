@@ -246,7 +246,7 @@ def test_clean_is_an_equivalence_within_margins(after, text, status):
 def test_a_text_s_interval_by_hand():
     found = judge_claims(*planted(resga=2.0, random_text=0.1), off_target({}, 0.05)).side_effects
     half = scipy.stats.t.ppf(0.975, 11) * 0.01 * math.sqrt(12 / 11) / math.sqrt(12)
-    assert [(e.measure, e.unit) for e in found] == [("text", "nats a token")]
+    assert [(e.measure, e.unit) for e in found] == [("text", "nats per token")]
     assert (found[0].change.low, found[0].change.high) == pytest.approx((0.05 - half, 0.05 + half))
 
 

@@ -652,7 +652,9 @@ def test_a_limit_that_no_sentence_reaches_is_reported_and_relaxed(setting):
         model, goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=0.01), Budget(steps=2), seed=0
     )
     assert found.candidates
-    assert "no sentence of the start kept the limit of 0.01 nats a token: the limit was" in found.warnings[0]
+    assert (
+        "no sentence of the start kept the limit of 0.01 nats per token: the limit was" in found.warnings[0]
+    )
 
 
 def test_a_direction_that_the_answers_do_not_follow_is_reported(setting):

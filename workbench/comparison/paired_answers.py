@@ -106,7 +106,7 @@ class SideEffect:
             general "capability".
         change: Change relative to the baseline: of the rate of answers (-1 to 1), or of the cross-entropy of
             unrelated text (nats per token).
-        unit: "points" or "nats a token".
+        unit: "points" or "nats per token".
         margin: Largest allowed change.
         within: Whether the 95 % interval of the change is within the margin. Only changes for the worse
             count: less agreement with true statements, higher cross-entropy, or a change of another persona
@@ -159,7 +159,7 @@ def _side_effect(
     if paired is None or not paired.has(name, baseline):
         return None
     if not bool(rows["hit"].notna().to_numpy().any()):
-        change, unit, margin = paired.difference(name, baseline).interval, "nats a token", TEXT_MARGIN
+        change, unit, margin = paired.difference(name, baseline).interval, "nats per token", TEXT_MARGIN
         return SideEffect(measure, part, change, unit, margin, change.high < margin)
     change = paired.rate_difference(name, baseline).interval
     falls_little = change.low > -RATE_MARGIN

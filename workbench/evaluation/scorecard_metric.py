@@ -22,7 +22,7 @@ class ScorecardMetric:
         chance: Value of a model that knows nothing; None if there is no such level.
         meaning: Description of the metric in words.
         missing: Number of questions without a usable verdict; they are left out of the estimate.
-        unit: Unit of the value: "share" (0 to 1) or "nats a token".
+        unit: Unit of the value: "share" (0 to 1) or "nats per token".
     """
 
     name: str

@@ -60,7 +60,7 @@ def perplexity(
         interval,
         chance,
         "cross-entropy of the user's unrelated words; lower is more usual",
-        unit="nats a token",
+        unit="nats per token",
     )
 
 

@@ -80,7 +80,7 @@ export function scatter(host, searches, state, hover, pin) {
     node.append(write(47, y(tick) + 4, ticked(up)(tick), { "text-anchor": "end", class: "soft", "font-size": 12 }));
   }
   for (const tick of across) node.append(write(x(tick), height - 30, ticked(across)(tick), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
-  node.append(write((56 + width) / 2, height - 9, width < 480 ? "← more fluent (nats a token)" : "cross-entropy, nats a token", { "text-anchor": "middle", "font-size": 12.5 }));
+  node.append(write((56 + width) / 2, height - 9, width < 480 ? "← more fluent (nats per token)" : "cross-entropy, nats per token", { "text-anchor": "middle", "font-size": 12.5 }));
   if (width >= 480) node.append(write(56, height - 9, "← more fluent", { class: "soft", "font-size": 12 }), write(width - 16, height - 9, "less fluent →", { class: "soft", "font-size": 12, "text-anchor": "end" }));
   node.append(write(14, (height - 40) / 2, "objective", { "text-anchor": "middle", "font-size": 12.5, transform: `rotate(-90 14 ${(height - 40) / 2})` }));
   const path = all.map((c, i) => (i ? `H${x(c.fluency)}V${y(c.objective)}` : `M${x(c.fluency)},${y(c.objective)}`)).join("");

@@ -38,7 +38,7 @@ function writeState(data, state) {
 
 function mountFrontier(data, state, changed) {
   const [host, hovered, pinned] = ["scatter", "hovered", "pinned"].map((id) => document.getElementById(id));
-  const facts = (c) => [element("p", { class: "said", text: c.text }), element("p", { class: "note", text: `objective ${figure(c.objective)} · cross-entropy ${figure(c.fluency)} nats a token${c.selection_rate !== null ? ` · rate on selection questions ${figure(100 * c.selection_rate, 0)} %` : ""}` })];
+  const facts = (c) => [element("p", { class: "said", text: c.text }), element("p", { class: "note", text: `objective ${figure(c.objective)} · cross-entropy ${figure(c.fluency)} nats per token${c.selection_rate !== null ? ` · rate on selection questions ${figure(100 * c.selection_rate, 0)} %` : ""}` })];
   const names = Object.keys(data.frontier);
   const show = () => {
     const search = data.frontier[state.search], best = search.candidates.findIndex((c) => c.chosen), i = state.point ?? (best >= 0 ? best : null);

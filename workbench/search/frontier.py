@@ -287,7 +287,7 @@ class Frontier(ShowsTable):
 
     @property
     def _caption(self) -> str:
-        return f"{self.method}, seed {self.seed}: objective against cross-entropy (nats a token; lower is more fluent)"
+        return f"{self.method}, seed {self.seed}: objective against cross-entropy (nats per token; lower is more fluent)"
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """Return a caption and the table of found prompts for display.

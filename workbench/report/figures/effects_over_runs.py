@@ -70,7 +70,7 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
         width: Width of one panel in pixels.
         height: Height of one panel in pixels.
     """
-    titles = {"cross_entropy": "cross-entropy, nats a token (left: more fluent)"} | {
+    titles = {"cross_entropy": "cross-entropy, nats per token (left: more fluent)"} | {
         name: f"{name.replace('_', ' ')} spent" for name in COSTS
     }
     if what not in titles:

@@ -37,7 +37,7 @@ def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart 
     base = alt.Chart(frame).encode(
         x=alt.X(
             "cross_entropy:Q",
-            title="cross-entropy, nats a token (left: more fluent)",
+            title="cross-entropy, nats per token (left: more fluent)",
             scale=alt.Scale(zero=False),
         ),
         y=alt.Y("objective:Q", title="objective", scale=alt.Scale(zero=False)),

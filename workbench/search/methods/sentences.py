@@ -218,7 +218,7 @@ class SentenceSearch(SentenceSettings):
             > torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word, self.max_ending])
         ).any():
             found.append(
-                f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}"
+                f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats per token: the limit was {limit:.2f}"
             )
         if not bench.scorer.objective.needs_final:
             found += SentenceTools.of(bench, self).learned.disagreement()
