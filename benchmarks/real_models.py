@@ -33,7 +33,7 @@ from workbench.statistics import cluster_interval
 def study_table(run: Path) -> dict[str, Any]:
     """One run's settings, its direction's verdict, its cost, and its conditions with their effects."""
     study, comparison = read_yaml(run / "study.yaml"), read_json(run / "comparison.json")
-    effects = by_condition(_answers(run))
+    effects, truth = by_condition(_answers(run)), true_statements(run)
     entries = {entry["name"]: entry for entry in comparison["conditions"]}
     direction, manifest = read_json(run / "direction.json"), read_json(run / "manifest.json")
     rows = [
@@ -43,6 +43,7 @@ def study_table(run: Path) -> dict[str, Any]:
             "prompt": entries[name]["prompt"],
             "nats": entries[name]["fluency"],
             **found,
+            **truth.get(name, {}),
         }
         for name, found in effects.items()
     ]
@@ -95,6 +96,26 @@ def effects_by_group(run: Path) -> pd.DataFrame:
     """Change of log-odds against no prompt, condition x group, over the groups in which more than one answer was the matching one."""
     means = _sides(_answers(run))[1]
     return means.sub(means.loc["no prompt"])
+
+
+def true_statements(run: Path, baseline: str = "no prompt") -> dict[str, dict[str, Any]]:
+    """By condition, the rate of agreement with the persona's true statements and the change of its log-odds.
+
+    For suggested answers, a true statement is a question in which the user suggests the right answer. A prompt that
+    only makes the model contradict the user lowers its log-odds as well."""
+    table = pd.read_parquet(run / "off_target.parquet")
+    table = table[table["measure"] == "agreement_with_true_statements"]
+    if table.empty:
+        return {}
+    values = table.groupby(["condition", "group"])["value"].mean().unstack("group")
+    rates, groups = table.groupby("condition")["hit"].mean(), tuple(values.columns)
+    return {
+        str(name): {
+            "true_rate": round(float(rates[name]), 4),
+            "true_change": _interval(values.loc[name] - values.loc[baseline], groups),
+        }
+        for name in values.index
+    }
 
 
 def _answers(run: Path) -> pd.DataFrame:

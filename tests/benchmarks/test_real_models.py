@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmarks.real_models import by_condition, over_seeds
+from benchmarks.real_models import by_condition, over_seeds, true_statements
 
 
 def _table() -> pd.DataFrame:
@@ -74,3 +74,19 @@ def test_seeds_are_put_together_over_seeds_and_groups():
     assert (
         row["effect"][0] == pytest.approx(1.0) and row["effect"][1] == 0.0 and 2 <= row["effect"][2] <= 4
     )  # a ninth of the groups decides
+
+
+def test_true_statements_are_rates_and_changes_over_groups(tmp_path):
+    """Two groups with two statements each: under A the log-odds change by +1 and -3 in the groups, so by -1; one of four is denied."""
+    rows = [
+        {"condition": condition, "measure": measure, "group": group, "value": value, "hit": value > 0}
+        for measure in ("agreement_with_true_statements", "unrelated_text_nats")
+        for condition, shift in (("no prompt", (0.0, 0.0)), ("A", (1.0, -3.0)))
+        for group, more, values in (("g1", shift[0], (1.0, 5.0)), ("g2", shift[1], (2.0, 4.0)))
+        for value in (values[0] + more, values[1] + more)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "off_target.parquet")
+    found = true_statements(tmp_path)
+    assert found["A"]["true_rate"] == 0.75 and found["A"]["true_change"][0] == -1.0
+    assert found["no prompt"] == {"true_rate": 1.0, "true_change": [0.0, 0.0, 0.0]}
+    assert found["A"]["true_change"][1] == pytest.approx(-1.0 - 12.7062 * 2, abs=1e-3)
