@@ -3,16 +3,19 @@
 The reference knows nothing of the workbench: the whole text of question, prompt and answer is tokenized by
 the model's tokenizer, run through AutoModelForCausalLM in float32, and the log-probabilities of the answer's
 tokens are summed. Errors are mean and largest absolute differences of log-odds from it, nats: the workbench's
-in each dtype, and Hugging Face's own in bfloat16.
+in each dtype, and Hugging Face's own in bfloat16. With a run, its found prompt is scored instead of a written one, and
+the reading of its direction at the last token before the answer is compared too: the projection of the residual
+stream, with errors as fractions of the residual stream's norm.
 
     python -m benchmarks.log_odds --models smollm2-135m MODELS/qwen2.5-coder-0.5b.gguf --items 4 --out benchmarks/latest/log_odds.json
+    python -m benchmarks.log_odds --models MODEL --run RUN --items 2 --out benchmarks/latest/log_odds_found.json
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workbench.contexts import Contexts, make_contexts
+from workbench.directions import Direction, load_directions
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.models import load_model, runner_for
 from workbench.models.gguf_files import cache_directory
 from workbench.personas import load_persona
-from workbench.runs import write_json
+from workbench.prompt_tokens import encode_prompt
+from workbench.runs import read_json, write_json
 from workbench.world.real_language.ordinary_chat import PROSE
 
 SLOTS = ("system", "after_question", "answer_opening")
@@ -42,12 +47,57 @@ def long_contexts(model: Any, slot: Any, items: int, tokens: int) -> Contexts:
     return make_contexts(model, replace(split, items=longer), slot)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The prompt whose log-odds are compared, and the direction whose readings are, if any."""
+
+    prompt: str = PROMPT
+    direction: Direction | None = None
+
+    @classmethod
+    def of_run(cls, run: Path) -> Asked:
+        """The prompt that a run's search along the direction found, and its direction."""
+        conditions = read_json(run / "comparison.json")["conditions"]
+        return cls(
+            next(c["prompt"] for c in conditions if c["kind"] == "resga"),
+            load_directions(run / "direction.safetensors")[0],
+        )
+
+
+def readings(model: Any, contexts: Contexts, asked: Asked) -> np.ndarray:
+    """Projection on the direction at the last token before the answer, one per context."""
+    assert asked.direction is not None
+    runner, direction = runner_for(model), asked.direction
+    ids = encode_prompt(runner, contexts, asked.prompt)
+    found = []
+    for context in contexts:
+        row = torch.tensor([context.ids(ids)])
+        states = runner.read(row, [direction.site], torch.tensor([row.shape[1] - 1]))[direction.site]
+        found.append(float(states[0] @ direction.vector))
+    return np.array(found)
+
+
 @torch.no_grad()
-def plain_log_odds(model: Any, tokenizer: Any, contexts: Contexts) -> np.ndarray:
+def plain_readings(model: Any, tokenizer: Any, contexts: Contexts, asked: Asked) -> tuple[np.ndarray, float]:
+    """By Hugging Face alone: the same projection, and the mean norm of the residual stream there."""
+    assert asked.direction is not None
+    found, norms = [], []
+    for context in contexts:
+        ids = tokenizer(context.around(asked.prompt), add_special_tokens=False, return_tensors="pt")[
+            "input_ids"
+        ]
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states[asked.direction.site.layer + 1]
+        found.append(float(states[0, -1].float() @ asked.direction.vector))
+        norms.append(float(states[0, -1].float().norm()))
+    return np.array(found), float(np.mean(norms))
+
+
+@torch.no_grad()
+def plain_log_odds(model: Any, tokenizer: Any, contexts: Contexts, prompt: str = PROMPT) -> np.ndarray:
     """By Hugging Face alone: log p(matching) - log p(not matching) of the whole answers, after the whole text."""
     found = []
     for context in contexts:
-        before = context.prefix_text + context.lead + PROMPT + context.suffix_text
+        before = context.around(prompt)
         scores = []
         for said in (context.item.matching, context.item.not_matching):
             joined = before if before.endswith(("\n", "(")) else f"{before} "
@@ -61,16 +111,19 @@ def plain_log_odds(model: Any, tokenizer: Any, contexts: Contexts) -> np.ndarray
     return np.array(found)
 
 
-def measure(name: str, items: int, tokens: int) -> list[dict[str, Any]]:
+def measure(name: str, items: int, tokens: int, what: Asked) -> list[dict[str, Any]]:
     """One row a slot: tokens of a context, and errors against Hugging Face in float32."""
     ours: dict[tuple[str, str], np.ndarray] = {}
     asked: dict[str, Contexts] = {}
+    read: dict[tuple[str, str], np.ndarray] = {}
     for dtype in ("float32", "bfloat16"):
         model = load_model(name, dtype=dtype)
         for slot in SLOTS:
             contexts = long_contexts(model, slot, items, tokens)
             try:
-                ours[slot, dtype] = answer(model, contexts, PROMPT).log_odds
+                ours[slot, dtype] = answer(model, contexts, what.prompt).log_odds
+                if what.direction is not None:
+                    read[slot, dtype] = readings(model, contexts, what)
             except UserError as error:  # a template whose text merges with the prompt's edges in this slot
                 print(f"{Path(name).name}, {slot}: left out: {error}", flush=True)
                 continue
@@ -78,6 +131,7 @@ def measure(name: str, items: int, tokens: int) -> list[dict[str, Any]]:
         del model
         gc.collect()
     plain: dict[tuple[str, str], np.ndarray] = {}
+    plain_read: dict[str, tuple[np.ndarray, float]] = {}
     directory = _directory(name)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     for dtype in ("float32", "bfloat16"):
@@ -85,13 +139,21 @@ def measure(name: str, items: int, tokens: int) -> list[dict[str, Any]]:
             directory, dtype=getattr(torch, dtype), attn_implementation="eager"
         ).eval()
         for slot in asked:
-            plain[slot, dtype] = plain_log_odds(model, tokenizer, asked[slot])
+            plain[slot, dtype] = plain_log_odds(model, tokenizer, asked[slot], what.prompt)
+            if what.direction is not None and dtype == "float32":
+                plain_read[slot] = plain_readings(model, tokenizer, asked[slot], what)
         del model
         gc.collect()
-    return [
+    rows = [
         _row(name, slot, asked[slot], {key: value for (s, key), value in ours.items() if s == slot}, plain)
         for slot in asked
     ]
+    for row in rows if what.direction is not None else ():
+        want, norm = plain_read[row["slot"]]
+        row["prompt"], row["reading"] = what.prompt, float(np.abs(want).mean() / norm)
+        for dtype in ("float32", "bfloat16"):
+            row[f"reading {dtype}"] = float(np.abs(read[row["slot"], dtype] - want).max() / norm)
+    return rows
 
 
 def _row(
@@ -131,11 +193,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True)
     parser.add_argument("--items", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=650)
+    parser.add_argument("--run", type=Path, help="a run whose found prompt and direction are compared")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    what = Asked() if asked.run is None else Asked.of_run(asked.run)
     for name in asked.models:
-        rows += measure(name, asked.items, asked.tokens)
+        rows += measure(name, asked.items, asked.tokens, what)
         write_json(asked.out, {"rows": rows})
         for row in (r for r in rows if r["model"] == Path(name).name):
             print(row, flush=True)
