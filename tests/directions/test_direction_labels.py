@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import binomtest
 
 from tests.support.toy_models import random_model, toy_persona
 from workbench.directions import direction_permutation_test as carries
-from workbench.directions.direction_permutation_test import permuted
+from workbench.directions.direction_permutation_test import LEAST_GROUPS, permutation_p
 from workbench.directions.direction_quality import cosine
 from workbench.directions.methods import mean_difference
 from workbench.directions.semi_supervised import principal_axes, semi_supervised
@@ -81,27 +83,63 @@ def test_mistakes_are_named():
         semi_supervised(x, y, x, share=0)
 
 
-def test_the_permutation_p_is_uniform_under_the_null_and_small_for_a_planted_direction():
-    def p(shift: float, seed: int) -> float:
-        g = torch.Generator().manual_seed(seed)
-        train, test = (torch.randn(24, 2, 6, generator=g) for _ in range(2))
-        for pairs in (train, test):
-            pairs[:, 0, 0] += shift
-        items = [f"i{k // 2}" for k in range(24)]
-        null = permuted(train, items, test, items, 60, seed)
-        same = permuted(
-            train, ["all"] * 24, test, ["all"] * 24, 40, seed
-        )  # one item: only two values, the observed AUC among them
-        observed = max(same, key=lambda v: abs(v - 0.5)) if shift else same[0]
-        return (1 + int((np.abs(null - 0.5) >= abs(observed - 0.5) - 1e-12).sum())) / 61
+def grouped_pairs(name, signs, axis, rng, items: int = 4, noise: float = 1.0):
+    """Pairs of `items` questions per group, whose two answers differ along the axis with the group's sign: (pairs, groups)."""
+    groups = [f"{name} {g}" for g in range(len(signs)) for _ in range(items)]
+    pairs = torch.from_numpy(rng.normal(size=(len(groups), 2, len(axis))) * noise)
+    difference = torch.from_numpy(np.repeat(signs, items)[:, None] * axis)
+    return pairs + torch.stack([difference, -difference], dim=1) / 2, groups
 
-    found = [p(0.0, seed) for seed in range(60)]
-    assert kstest(found, "uniform").pvalue > 0.001 and np.mean(np.array(found) <= 0.1) < 0.25
-    assert p(3.0, 1) == pytest.approx(1 / 61)
+
+def group_p(seed: int, planted: bool, by_item: bool = False, n_train: int = 16, n_test: int = 12) -> float:
+    """p of one drawn data set. Labels that mean nothing exchange the two answers of whole groups at random."""
+    rng = np.random.default_rng([seed, planted])
+    axis = np.eye(6)[0] * 5.0
+    sizes = {"train": n_train, "test": n_test}
+    signs = {name: np.ones(n) if planted else rng.choice((-1.0, 1.0), size=n) for name, n in sizes.items()}
+    (train, train_groups), (test, test_groups) = (
+        grouped_pairs(name, sign, axis, rng) for name, sign in signs.items()
+    )
+    if by_item:
+        train_groups, test_groups = (
+            [f"{group} {i}" for i, group in enumerate(groups)] for groups in (train_groups, test_groups)
+        )
+    return permutation_p(train, train_groups, test, test_groups, 39, seed)[1]
+
+
+def test_labels_that_mean_nothing_are_rejected_as_often_as_the_level_says():
+    """Labels exchanged per group at random: 5 % of data sets have p <= 0.05, up to the binomial error of the draws. Exchanged per item,
+    the same data have it far too often. A planted direction is found."""
+    draws = 200
+    rejected = sum(group_p(seed, planted=False) <= 0.05 for seed in range(draws))
+    assert binomtest(rejected, draws, 0.05).pvalue > 0.01
+    by_item = sum(group_p(seed, planted=False, by_item=True) <= 0.05 for seed in range(50))
+    assert binomtest(by_item, 50, 0.05, "greater").pvalue < 1e-6
+    assert all(group_p(seed, planted=True) == 1 / 40 for seed in range(10))
+
+
+def test_with_too_few_held_out_groups_no_p_can_be_small_and_nothing_is_tested(monkeypatch):
+    """A perfect direction: only exchanging all held-out groups, or none, gives an AUC as far from one half, 2^(1 - g) of the exchanges."""
+    assert np.isnan(group_p(0, planted=True, n_test=5)) and not np.isnan(group_p(0, planted=True, n_test=6))
+    rng, axis = np.random.default_rng(0), np.eye(6)[0] * 50.0
+    train, train_groups = grouped_pairs("train", np.ones(15), axis, rng)
+    monkeypatch.setitem(permutation_p.__globals__, "LEAST_GROUPS", 2)
+    for n in (LEAST_GROUPS - 1, LEAST_GROUPS):
+        test, test_groups = grouped_pairs("test", np.ones(n), axis, rng)
+        found, p, null = permutation_p(train, train_groups, test, test_groups, 2000, 0)
+        assert found == 1 and p == (1 + (np.abs(null - 0.5) == 0.5).sum()) / 2001
+        least = 2.0 ** (1 - n)
+        assert abs(p - least) < 4 * np.sqrt(least / 2000) and (least <= 0.05) == (n == LEAST_GROUPS)
 
 
 def test_a_persona_is_judged_with_a_model():
-    persona, model = toy_persona(), random_model()
+    few, model = toy_persona(), random_model()
+    asked = [f"{item.question} {word}" for item in few.items for word in ("now", "today", "here")]
+    items = tuple(
+        replace(few.items[i // 3], id=f"q{i}", question=question, group=f"g{i // 2}")
+        for i, question in enumerate(asked)
+    )
+    persona = replace(few, items=items)
     found = carries(model, persona, 1, permutations=49)
     assert (
         0 <= found.auc <= 1
@@ -109,11 +147,17 @@ def test_a_persona_is_judged_with_a_model():
         and 1 / 50 <= found.p <= 1
         and "held-out AUC" in found.verdict
     )
+    splits = persona.split(0)
+    assert (found.n_train, found.n_held_out) == (len(splits.train), len(splits.test))
+    assert found.n_held_out_groups == splits.test.n_groups >= LEAST_GROUPS
     table = found.added_to(check_persona(persona).table)
     assert table["what"].tolist()[-3:] == ["held-out AUC", "permutation p", "reading and length"]
     assert carries(model, persona, 1, permutations=49).p == found.p
     with pytest.raises(UserError, match="layer 9 does not exist"):
         carries(model, persona, 9)
+    untested = carries(model, few, 1, permutations=49)
+    assert not untested.tested and untested.verdict.startswith("not tested")
+    assert untested.added_to(check_persona(few).table).iloc[-2]["value"] == "not tested"
 
 
 @pytest.mark.parametrize("difference", [0.05, 0.1, 0.3, 0.9])
