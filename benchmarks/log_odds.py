@@ -5,7 +5,7 @@ the model's tokenizer, run through AutoModelForCausalLM in float32, and the log-
 tokens are summed. Errors are mean and largest absolute differences of log-odds from it, nats: the workbench's
 in each dtype, and Hugging Face's own in bfloat16. With a run, its found prompt is scored instead of a written one, and
 the reading of its direction at the last token before the answer is compared too: the projection of the residual
-stream, with errors as fractions of the residual stream's norm.
+stream on the unit vector. Readings and their largest errors are fractions of the residual stream's norm.
 
     python -m benchmarks.log_odds --models smollm2-135m MODELS/qwen2.5-coder-0.5b.gguf --items 4 --out benchmarks/latest/log_odds.json
     python -m benchmarks.log_odds --models MODEL --run RUN --items 2 --out benchmarks/latest/log_odds_found.json
@@ -73,7 +73,7 @@ def readings(model: Any, contexts: Contexts, asked: Asked) -> np.ndarray:
     for context in contexts:
         row = torch.tensor([context.ids(ids)])
         states = runner.read(row, [direction.site], torch.tensor([row.shape[1] - 1]))[direction.site]
-        found.append(float(states[0] @ direction.vector))
+        found.append(float(states[0] @ direction.vector / direction.vector.norm()))
     return np.array(found)
 
 
@@ -81,13 +81,13 @@ def readings(model: Any, contexts: Contexts, asked: Asked) -> np.ndarray:
 def plain_readings(model: Any, tokenizer: Any, contexts: Contexts, asked: Asked) -> tuple[np.ndarray, float]:
     """By Hugging Face alone: the same projection, and the mean norm of the residual stream there."""
     assert asked.direction is not None
-    found, norms = [], []
+    found, norms, unit = [], [], asked.direction.vector / asked.direction.vector.norm()
     for context in contexts:
         ids = tokenizer(context.around(asked.prompt), add_special_tokens=False, return_tensors="pt")[
             "input_ids"
         ]
         states = model(input_ids=ids, output_hidden_states=True).hidden_states[asked.direction.site.layer + 1]
-        found.append(float(states[0, -1].float() @ asked.direction.vector))
+        found.append(float(states[0, -1].float() @ unit))
         norms.append(float(states[0, -1].float().norm()))
     return np.array(found), float(np.mean(norms))
 
