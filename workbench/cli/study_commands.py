@@ -78,7 +78,7 @@ def run(
         device: cpu, cuda, cuda:1, mps or balanced, instead of the study's.
         dtype: Type of the weights (float32, bfloat16 or float16), instead of the study's.
     """
-    from workbench.runs import RunDirectory, read_yaml
+    from workbench.runs import read_yaml
 
     read_yaml(study)  # a file that cannot be read is an error before the seconds that importing torch takes
     from workbench.study import Study
@@ -89,7 +89,7 @@ def run(
 
     choose_dtype(changed.model.dtype)
     choose_device(changed.model.device)  # before a run directory is made
-    _run_and_print(changed, RunDirectory.create(out, resume), as_json, force)
+    _run_and_print(changed, out, as_json, force, resume)
 
 
 @app.command
@@ -224,12 +224,12 @@ def with_changes(
     )
 
 
-def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> None:
+def _run_and_print(study: Any, out: Any, as_json: bool, force: bool, resume: bool = True) -> None:
     """Run a study with a progress bar per stage, then print the table, the prompts and the report's path."""
     from workbench.study import run as run_study
 
     with ProgressBars() as bars:
-        run_study(study, directory, resume=True, report=bars.update, watch=bars.note, force=force)
+        directory = run_study(study, out, resume=resume, report=bars.update, watch=bars.note, force=force)
     from workbench.cli.comparison_tables import print_comparison
     from workbench.comparison import claims_of_run
     from workbench.runs import read_run_file

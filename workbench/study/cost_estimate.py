@@ -13,6 +13,7 @@ The plan is an estimate: `tests/study/test_cost_estimate.py` compares its FLOPs 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from workbench.models.loading import choose_dtype
 from workbench.models.memory_estimate import mapped_file, memory_needed, process_memory, second_embedding
 from workbench.models.memory_in_use import machine_memory
 from workbench.models.model_sizes import ModelSizes, model_sizes_of
+from workbench.search.scoring.batch_size import SMALLEST
 from workbench.study.data_sizes import DataSizes
 from workbench.study.machine_speeds import MACHINES, MachineSpeed, machines
 from workbench.study.search_division import Division
@@ -76,17 +78,39 @@ class CostEstimate(ShowsTable):
         process = process_memory(shape.d_vocab) if on_cpu else 0
         return memory_needed(shape, held, size, batch, process, file).rows()[stage.memory]
 
-    def fitting(self, machine: MachineSpeed) -> str | None:
-        """Describe what to change so that the study fits into a machine's memory; None if it fits."""
+    def peak(self, dtype: str, tokens: int, on_cpu: bool = False, shrinking: bool = False) -> int:
+        """Estimate the peak memory of the whole study in bytes, weights included.
 
-        def peak(tokens):
-            return max(self.bytes(stage, machine.dtype, tokens, machine.on_cpu) for stage in self.stages)
+        Args:
+            dtype: Data type of the weights.
+            tokens: Largest number of tokens in a batch.
+            on_cpu: Whether the model runs on the CPU.
+            shrinking: Whether searches count with their smallest batch, to which they shrink when memory runs
+                out.
+        """
+        sizes = {
+            stage: SMALLEST if shrinking and stage.name.startswith("search ") else tokens
+            for stage in self.stages
+        }
+        load = self.facts.parameters * choose_dtype(dtype).itemsize
+        return max([load, *(self.bytes(stage, dtype, size, on_cpu) for stage, size in sizes.items())])
+
+    def fitting(self, machine: MachineSpeed, shrinking: bool = False) -> str | None:
+        """Describe what to change so that the study fits into a machine's memory; None if it fits.
+
+        Args:
+            machine: The machine.
+            shrinking: Whether searches count with their smallest batch, as for `peak`.
+        """
+
+        def peak(tokens: int, dtype: str = machine.dtype) -> int:
+            return self.peak(dtype, tokens, machine.on_cpu, shrinking)
 
         now = self.study.search.batch_tokens
         if peak(now) <= machine.memory:
             return None
-        halves = [now >> n for n in range(1, 12) if now >> n >= 64]
-        fitting = next((tokens for tokens in halves if peak(tokens) <= machine.memory), None)
+        smaller = [now >> n for n in range(1, 12) if now >> n >= 64]
+        fitting = next((tokens for tokens in smaller if peak(tokens) <= machine.memory), None)
         if fitting:
             longest = int(self.question) + 16
             return (
@@ -100,8 +124,17 @@ class CostEstimate(ShowsTable):
             if weights > machine.memory
             else f"one question takes {peak(64) / 1e9:.1f} GB"
         )
-        advice = "4-bit weights are not supported: a smaller model, bfloat16, or device balanced"
-        return f"{machine.name}, {machine.dtype}: does not fit, {what}; {advice}"
+        halves = choose_dtype(machine.dtype).itemsize > 2
+        sizes = [(n, peak(n, "bfloat16")) for n in (now, *smaller) if halves]
+        advice = next(
+            (
+                f"bfloat16 fits with search.batch_tokens {n} ({size / 1e9:.1f} GB)"
+                for n, size in sizes
+                if size <= machine.memory
+            ),
+            "a smaller model, or device balanced",
+        )
+        return f"{machine.name}, {machine.dtype}: does not fit, {what}; 4-bit weights are not supported: {advice}"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -157,10 +190,24 @@ def search_bytes(study: Study) -> int:
     Raises:
         UserError: The model's sizes cannot be determined.
     """
-    facts, data = model_sizes_of(study.model.name, study.model.revision), DataSizes.of(study)
-    found = CostEstimate(study, facts, tuple(StageCounts(study, facts, data).stages()), data.tokens, ())
+    found = counted(study)
     searches = [stage for stage in found.stages if stage.name.startswith("search ")]
     return max(found.bytes(stage, study.model.dtype, on_cpu=True) for stage in searches)
+
+
+def counted(study: Study, done: Collection[str] = ()) -> CostEstimate:
+    """Count a study's stages, without notes and without measuring this machine's speed.
+
+    Args:
+        study: Settings of the study.
+        done: Names of the stages that are finished and left out.
+
+    Raises:
+        UserError: The model's sizes cannot be determined.
+    """
+    facts, data = model_sizes_of(study.model.name, study.model.revision), DataSizes.of(study)
+    stages = tuple(stage for stage in StageCounts(study, facts, data).stages() if stage.name not in done)
+    return CostEstimate(study, facts, stages, data.tokens, data.notes)
 
 
 def duration(seconds: float) -> str:
@@ -186,16 +233,8 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
         UserError: The model's sizes cannot be determined.
     """
     choose_dtype(dtype or study.model.dtype)
-    facts = model_sizes_of(study.model.name, study.model.revision)
-    data = DataSizes.of(study)
-    found = CostEstimate(
-        study,
-        facts,
-        tuple(StageCounts(study, facts, data).stages()),
-        data.tokens,
-        data.notes,
-        machines(dtype, study.model.dtype),
-    )
+    found = replace(counted(study), machines=machines(dtype, study.model.dtype))
+    facts = found.facts
     fitting = [words for machine in found.machines if (words := found.fitting(machine))]
     if study.directions.layers is None and any(stage.name.startswith("search ") for stage in found.stages):
         layers = facts.shape.n_layers
@@ -203,7 +242,7 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
         fitting.append(
             f"searches end at the direction's layer, which the run chooses: {where}; a search costs in proportion"
         )
-    return replace(found, notes=(*data.notes, *fitting, *_searches_together(found)))
+    return replace(found, notes=(*found.notes, *fitting, *_searches_together(found)))
 
 
 def _searches_together(found: CostEstimate) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from workbench.errors import UserError
 from workbench.models.memory_in_use import telling_lost_devices
 from workbench.runs import RunDirectory
 from workbench.study.context import Report, StudyContext, Watch
+from workbench.study.room_for_study import refuse_without_room
 from workbench.study.search_processes import run_searches
 from workbench.study.stages.attribution import AttributionStage
 from workbench.study.stages.comparison import ComparisonStage
@@ -60,13 +61,14 @@ def run(
         The run directory.
 
     Raises:
-        UserError: A setting or an input is invalid; the message says what to change.
+        UserError: A setting or an input is invalid, or the GPU that is to hold the model has too little
+            memory for the plan; the message says what to change.
 
     Example:
         >>> wb.run(wb.Study(persona="sycophancy"), "runs/mine").file("report.html")  # doctest: +SKIP
     """
     study = study.checked()
-    directory = out if isinstance(out, RunDirectory) else RunDirectory.create(out, resume)
+    directory = _run_directory(study, out, resume, loads=model is None)
     with directory.lock():
         try:
             context = StudyContext.begin(study, directory, model, report, watch, force)
@@ -82,3 +84,23 @@ def run(
         if context.recorder:
             context.recorder.close()
     return directory
+
+
+def _run_directory(study: Study, out: str | Path | RunDirectory, resume: bool, loads: bool) -> RunDirectory:
+    """Make or open the run directory, after checking that the model which is to be loaded has room."""
+    try:
+        if loads:
+            refuse_without_room(study, _done(out, resume))
+    except UserError:
+        if isinstance(out, RunDirectory):
+            out.discard_if_unused()
+        raise
+    return out if isinstance(out, RunDirectory) else RunDirectory.create(out, resume)
+
+
+def _done(out: str | Path | RunDirectory, resume: bool) -> Collection[str]:
+    """Return the names of the stages that a run has finished; none for a new run."""
+    if isinstance(out, RunDirectory):
+        return out.manifest().stages
+    path = Path(out).expanduser()
+    return RunDirectory.open(path).manifest().stages if resume and (path / "manifest.json").is_file() else ()

@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from workbench.models import load_model
 from workbench.models.memory_in_use import DeviceLostError
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
+from workbench.study.room_for_study import refuse_without_room
 from workbench.study.study_settings import ModelSettings
 from workbench.sweep.sweep_store import StudyOutcome, forget_failure, is_free, look, run_path, write_failure
 from workbench.sweep.time_limit import TimeLimitReached, time_limit
@@ -86,7 +88,7 @@ class StudyWorker:
                     directory,
                     resume=True,
                     report=lambda stage, share: (check(), tell(key, stage, share))[1],
-                    model=self._model(study.model),
+                    model=self._model(study, directory.manifest().stages),
                 )
         except TimeLimitReached:
             write_failure(directory, over_limit(self.seconds))
@@ -106,14 +108,18 @@ class StudyWorker:
     def _holds(self, wanted: ModelSettings) -> bool:
         return self._held is not None and self._held[0] == wanted
 
-    def _model(self, wanted: ModelSettings) -> Any:
-        if not self._holds(wanted):
+    def _model(self, study: Study, done: Collection[str]) -> Any:
+        """Return the study's model, held or loaded, if the stages that are not done fit into its GPU."""
+        wanted = study.model
+        if self._held is not None and not self._holds(wanted):
             self._held = None  # free it before the next model is loaded: two may not fit
+            gc.collect()
+        refuse_without_room(study, done, self._held and self._held[1])
+        if self._held is None:
             self._held = (
                 wanted,
                 load_model(wanted.name, wanted.device, wanted.dtype, wanted.backend, wanted.revision),
             )
-        assert self._held is not None
         return self._held[1]
 
 
