@@ -9,9 +9,9 @@ counted on any machine:
 2. *Calls*: calls of torch's dispatcher, without views: the kernels that a GPU would be sent, on whatever
    device. The baselines score all candidates of a context in one batch, as a large GPU would; a batch's calls
    do not depend on its rows, so few rows are run.
-3. *Seconds*: processor time of one thread with fewer candidates (64), all contestants but plain EPO in one
-   process, in turn, several times; ratios within one turn; median and range. They hold the small model's
-   arithmetic too; calls do not.
+3. *Seconds*: processor time of one thread with fewer candidates (64; `timed` of a row), all contestants but
+   plain EPO in one process, in turn, several times; ratios within one turn; median and range. They hold the
+   small model's arithmetic too, which grows with the candidates; calls do not.
 4. *Waits*: how often a GPU's host waits for the device in a step (`.item()`, `bool(tensor)`, `.tolist()`,
    `.cpu()`, `nonzero`, a mask as an index), counted with the tests' device that no tensor of the CPU may
    meet: what the search keeps on the CPU is free.
@@ -161,6 +161,7 @@ def measure(setting: Setting, size: Size, timed: Size, repeats: int) -> dict[str
         "slot": setting.slot,
         "contexts": len(setting.contexts),
         "candidates": size.candidates,
+        "timed": timed.candidates,
     }
     row |= {"calls": calls, "calls ours/cached": calls["ours"] / calls["cached"]}
     row |= {"seconds": {name: statistics.median(turn[name] for turn in turns) for name in timed_ones}}
