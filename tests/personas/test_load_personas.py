@@ -95,11 +95,19 @@ def test_the_organism_s_groups_are_even_in_the_four_splits() -> None:
 
 
 def test_an_unknown_persona_names_the_known_ones() -> None:
-    with pytest.raises(
-        UserError,
-        match="unknown persona 'sycophany': the organism has sycophancy, hallucination, myopic_reward",
-    ):
+    with pytest.raises(UserError) as error:
         load_persona("sycophany")
+    said, listed, _ = str(error.value).split("; ")
+    assert said == "unknown persona 'sycophany': the organism has sycophancy, hallucination, myopic_reward"
+    names = listed.removeprefix("in plain English there are ").split(", ")
+    forms = {
+        f"{form}_{whose}"
+        for form in ("feedback", "suggested", "doubt")
+        for whose in ("sycophancy", "third_party")
+    }
+    others = {"suggested_sycophancy_few_shot", "invented_authors", *(f"english_{name}" for name in ORGANISM)}
+    assert set(names) == forms | others and len(names) == len(set(names))
+    assert [load_persona(name).name for name in names] == names
 
 
 # -- published files under a known name

@@ -27,6 +27,7 @@ def persona_check(
     layer: int | None = None,
     slot: Literal["system", "before_question", "after_question", "answer_opening"] = "system",
     difference: float = 0.1,
+    directions: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
     as_json: Json = False,
@@ -39,8 +40,8 @@ def persona_check(
 
     With a model it also reports the bias to a letter or position, the agreement of answers in both option
     orders, the effects of written prompts and the minimum detectable effect. It then compares the held-out
-    AUC of the persona's direction with permuted labels. A persona that `workbench run` would refuse is an
-    error.
+    AUC of the persona's direction with the AUCs after the answers of whole question groups were exchanged. A
+    persona that `workbench run` would refuse is an error.
 
     Args:
         file: Persona file (YAML), or a name to use with --data.
@@ -49,31 +50,39 @@ def persona_check(
         layer: Layer that is read for the permutation test. Default: the middle one.
         slot: Place in the chat where prompts go: system, before_question, after_question or answer_opening.
         difference: Difference of two rates (0 to 1) that the study should be able to show.
+        directions: Also scan all layers and methods for the persona's direction, as a study with default
+            settings does, which stops if none is shown. Takes minutes for a large model on a CPU.
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
         dtype: Type of the model's weights: float32, bfloat16 or float16.
     """
     from workbench.personas import check_persona, load_persona
 
-    persona, refusals = load_persona(file, data), ()
-    table, notes = check_persona(persona, difference).table, list(persona.warnings)
+    if directions and model is None:
+        raise UserError("--directions needs --model: directions are read in a model")
+    persona = load_persona(file, data)
+    checked = check_persona(persona, difference)
+    table, notes, refusals = checked.table, list(checked.notes), checked.refusals
     if model is not None:
         import pandas as pd
 
         from workbench.directions import direction_permutation_test
         from workbench.models import load_model
+        from workbench.study.direction_check import add_directions
         from workbench.study.persona_model_check import check_on_model
 
         loaded = load_model(model, device, dtype)
         found = check_on_model(loaded, persona, slot)
+        test = None if found.refusals else direction_permutation_test(loaded, persona, layer)
+        found = add_directions(found, loaded, persona, slot) if directions else found
         table, notes = pd.concat([table, found.table], ignore_index=True), [*notes, *found.notes]
-        refusals = found.refusals
-        if not refusals:
-            test = direction_permutation_test(loaded, persona, layer)
+        refusals = (*refusals, *found.refusals)
+        if test is not None:
             table, notes = test.added_to(table), [*notes, test.verdict]
     print_frame(table, as_json)
-    print_notes(notes, as_json)
+    print_notes(list(dict.fromkeys(notes)), as_json)
     if refusals:
-        raise UserError(f"{file}: run would refuse this persona on {model}: {refusals[0]}")
+        where = "" if model is None else f" on {model}"
+        raise UserError(f"{file}: run would refuse this persona{where}: {refusals[0]}")
 
 
 @persona_app.command(name="draft")

@@ -19,6 +19,7 @@ from workbench.directions.labelled_activations import (
 from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.personas import Split
+from workbench.personas.varied_texts import distinct_texts
 from workbench.prompt_tokens import encode_prompt
 
 #: Number of varied system texts held out for testing; no direction or latent is fitted to them.
@@ -139,10 +140,7 @@ def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[st
     Raises:
         UserError: There are fewer than 8 distinct texts.
     """
-    distinct = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
-    if len(distinct) < 8:
-        found = f"the persona has {len(distinct)} varied system texts"
-        raise UserError(f"{found}: at least 8 are needed, half to fit and half to test on")
+    distinct = distinct_texts(texts)
     order = np.random.default_rng(seed).permutation(len(distinct))
     n_testing = min(n_testing, len(distinct) // 2)
     return [distinct[i] for i in order[n_testing:]], [distinct[i] for i in order[:n_testing]]

@@ -95,6 +95,16 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
     return _with_warnings(_from_file(name, Path(path)))
 
 
+def real_language_names() -> tuple[str, ...]:
+    """Return the names of all built-in personas in plain English, for `load_persona`.
+
+    Example:
+        >>> "feedback_sycophancy" in real_language_names()
+        True
+    """
+    return (*(ENGLISH + persona for persona in PERSONAS), *FORM_PERSONAS, AUTHORS_PERSONA)
+
+
 def known_description(name: str) -> str:
     """Return the one-line description of a persona of this project by its name; empty for any other name.
 
@@ -126,9 +136,10 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
     """
     world = world or World(seed=0)
     if name not in world.personas:
-        known, english = ", ".join(world.personas), ", ".join(ENGLISH + persona for persona in PERSONAS)
+        organism, others = (", ".join(names) for names in (world.personas, real_language_names()))
         raise UserError(
-            f"unknown persona {name!r}: the organism has {known}, the real-language ones {english}; for any other give the path of its data file"
+            f"unknown persona {name!r}: the organism has {organism}; in plain English there are {others}; "
+            "for any other give the path of its data file"
         )
     return _with_warnings(
         Persona(

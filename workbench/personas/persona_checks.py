@@ -22,6 +22,7 @@ from workbench.html_text import html_table, plain_table
 from workbench.personas.answer_balance import first_share, length_rule, letter_rule, longer_share, warnings_of
 from workbench.personas.duplicate_questions import duplicates
 from workbench.personas.persona import Persona, Split
+from workbench.personas.varied_texts import distinct_texts
 from workbench.statistics import minimum_detectable_effect_from_spread
 
 
@@ -47,6 +48,7 @@ class PersonaCheck:
         difference: Difference of two rates that the user wants to detect.
         groups_for_it: Number of groups in the test split that would detect `difference` in the worst case.
         warnings: Warnings of the reader and of the checks, one line each.
+        refusals: Reasons in the data for which `workbench run` would refuse the persona; empty if there are none.
     """
 
     persona: str
@@ -63,6 +65,13 @@ class PersonaCheck:
     difference: float
     groups_for_it: int
     warnings: tuple[str, ...]
+    refusals: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The warnings, followed by reasons for which a run would be refused."""
+        warnings = (line for line in self.warnings if line not in self.refusals)
+        return (*warnings, *(f"run would refuse: {refusal}" for refusal in self.refusals))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -70,12 +79,12 @@ class PersonaCheck:
         return pd.DataFrame(_rows(self), columns=["what", "value", "meaning"])
 
     def __repr__(self) -> str:
-        return "\n".join([plain_table(self.table, f"Data of the persona {self.persona}"), *self.warnings])
+        return "\n".join([plain_table(self.table, f"Data of the persona {self.persona}"), *self.notes])
 
     def _repr_html_(self) -> str:
-        notes = pd.DataFrame({"warning": list(self.warnings)})
+        notes = pd.DataFrame({"warning": list(self.notes)})
         title = f"Data of the persona {self.persona}"
-        return html_table(self.table, title) + (html_table(notes) if self.warnings else "")
+        return html_table(self.table, title) + (html_table(notes) if self.notes else "")
 
 
 def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
@@ -87,8 +96,8 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
             detect, above 0 and at most 1.
 
     Returns:
-        Counts, biases, the minimum detectable difference, and warnings; one of them if the groups cannot be
-        split.
+        Counts, biases, the minimum detectable difference, warnings, and reasons for which `workbench run` would
+        refuse the data: groups that cannot be split, or too few varied system texts.
 
     Example:
         >>> wb.check_persona(persona).n_items == len(persona.items)
@@ -96,13 +105,18 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
     """
     items, sizes = persona.items, persona.group_sizes
     warnings = [*persona.warnings, *(line for line in warnings_of(items) if line not in persona.warnings)]
-    splits, smallest = {}, None
+    splits, smallest, refusals = {}, None, []
     try:
         parts = persona.split()
         splits = {part.name: (len(part), part.n_groups) for part in parts}
         smallest = smallest_difference(parts.test)
     except UserError as error:
         warnings.append(str(error))
+        refusals.append(str(error))
+    try:
+        distinct_texts(persona.varied_system_texts)
+    except UserError as error:
+        refusals.append(str(error))
     found = duplicates(persona, persona)  # each pair is found twice
     repeated, opposite = len(found) // 2, sum(pair.opposite for pair in found) // 2
     if repeated:
@@ -126,6 +140,7 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
         difference=difference,
         groups_for_it=groups_needed_for(difference),
         warnings=tuple(warnings),
+        refusals=tuple(refusals),
     )
 
 

@@ -18,15 +18,11 @@ from workbench.models.chat_template import PINNED_DATE, writes_date
 from workbench.models.model_description import describe_model
 from workbench.runs import RunDirectory, file_hash, write_text
 from workbench.search import Frontier, SearchProgress
-from workbench.study.asking_protocol import AskingProtocol
 from workbench.study.material import Material
 from workbench.study.off_target_measures import off_target_measures
-from workbench.study.persona_model_check import choose_metric
 from workbench.study.progress_file import ProgressRecorder
 from workbench.study.study_settings import Study
 
-#: Number of search and selection questions by which the metric is chosen if the study names none.
-_METRIC_QUESTIONS = 24
 #: Called on progress with the stage's name and the fraction of the stage that is done, 0 to 1.
 Report = Callable[[str, float], None]
 #: Called after each step of a search with the stage's name and the search's progress.
@@ -217,25 +213,17 @@ def _with_metric(material: Material, directory: RunDirectory) -> Material:
     A resumed run keeps the metric of its finished stages. The metric and the reason are noted in the
     manifest.
     """
-    study, asked = material.study, material.splits.search
-    if study.metric is not None or material.persona.letters is None or study.protocol != AskingProtocol():
+    if not material.metric_is_open:
         return material
     before = directory.manifest()
-    noted = before.notes.get("metric")
+    noted: dict[str, Any] | None = before.notes.get("metric")
     if (
         noted is None or not before.stages
     ):  # without a finished stage other inputs are allowed, so the note may be about those
-        questions = replace(
-            asked, name="search and selection", items=(*asked.items, *material.splits.selection.items)
-        ).take(_METRIC_QUESTIONS)
-        used, why = choose_metric(material.model, material.persona, questions, study.slot)
+        used, why = material.choose_metric()
         noted = {"used": used, "why": why}
         directory.note(notes={"metric": noted})
-    return (
-        material
-        if noted["used"] == material.persona.metric
-        else Material.load(study.model_copy(update={"metric": noted["used"]}), material.model)
-    )
+    return material.with_metric(noted["used"])
 
 
 def _note(context: StudyContext, force: bool) -> None:

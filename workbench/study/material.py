@@ -19,12 +19,17 @@ from workbench.lexicons import Lexicon, lexicon_file, make_lexicon, readable_lex
 from workbench.models import base_of, find_source, load_model, runner_for
 from workbench.models.loading import provenance
 from workbench.models.weights_hash import source_hash, weights_hash
-from workbench.personas import Persona, Split, Splits, load_persona
+from workbench.personas import Metric, Persona, Split, Splits, load_persona
 from workbench.prompt_tokens import lexicon
 from workbench.runs import file_hash
 from workbench.sae import Sae, load_sae
+from workbench.study.asking_protocol import AskingProtocol
+from workbench.study.persona_model_check import choose_metric
 from workbench.study.study_settings import Study
 from workbench.world import World
+
+#: Number of search and selection questions by which the metric is chosen if the study names none.
+_METRIC_QUESTIONS = 24
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,25 @@ class Material:
             study: The settings.
             model: A loaded model (sweeps load it once); None to load the study's own.
         """
-        persona = study.protocol.persona(load_persona(study.persona, study.data.path, study.data.world))
+        material = cls.of(study, load_persona(study.persona, study.data.path, study.data.world), model)
+        options = study.model
+        if study.search.judge not in ("auto", "none"):
+            find_source(study.search.judge)  # refuses a wrong name before any search
+        if model is not None:
+            return material
+        loaded = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
+        return replace(material, model=loaded)
+
+    @classmethod
+    def of(cls, study: Study, persona: Persona, model: Any) -> Material:
+        """Use a loaded persona in place of the one that a study's settings name.
+
+        Args:
+            study: The settings; their metric, normalization, protocol and splits apply.
+            persona: The persona.
+            model: A loaded model.
+        """
+        persona = study.protocol.persona(persona)
         if study.metric is not None:
             persona = replace(persona, metric=study.metric)
         if study.normalization is not None:
@@ -63,12 +86,37 @@ class Material:
             s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed)
             for s in splits_of(splits)
         }
-        options = study.model
-        if study.search.judge not in ("auto", "none"):
-            find_source(study.search.judge)  # refuses a wrong name before any search
-        if model is None:
-            model = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
         return cls(study, model, persona, study.protocol.splits(Splits(**limited)))
+
+    @property
+    def metric_is_open(self) -> bool:
+        """Whether the study chooses by measurement how answers are scored: by letters or by their texts."""
+        return (
+            self.study.metric is None
+            and self.persona.letters is not None
+            and self.study.protocol == AskingProtocol()
+        )
+
+    def choose_metric(self) -> tuple[Metric, str]:
+        """Choose the metric that suits persona and model, on search and selection questions.
+
+        Returns:
+            The metric, and the reason in one line.
+        """
+        asked = self.splits.search
+        items = (*asked.items, *self.splits.selection.items)
+        questions = replace(asked, name="search and selection", items=items).take(_METRIC_QUESTIONS)
+        return choose_metric(self.model, self.persona, questions, self.study.slot)
+
+    def with_metric(self, metric: Metric) -> Material:
+        """Return the same inputs with answers scored by the given metric.
+
+        Args:
+            metric: "letters" or "text".
+        """
+        if metric == self.persona.metric:
+            return self
+        return Material.of(self.study.model_copy(update={"metric": metric}), self.persona, self.model)
 
     @cached_property
     def search_contexts(self) -> Contexts:

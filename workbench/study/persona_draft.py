@@ -216,11 +216,11 @@ def check_draft(draft: PersonaDraft, path: Path, author: str = "a model", model:
     persona = persona_from(parse(path, parse_yaml(text, str(path))), path)
     data = check_persona(persona)
     if model is None:
-        return DraftCheck(text, data.table, data.warnings, ())
+        return DraftCheck(text, data.table, data.notes, data.refusals)
     found = check_on_model(model, persona)
     return DraftCheck(
         text,
         pd.concat([data.table, found.table], ignore_index=True),
-        (*data.warnings, *found.notes),
-        found.refusals,
+        tuple(dict.fromkeys((*data.notes, *found.notes))),
+        tuple(dict.fromkeys((*data.refusals, *found.refusals))),
     )

@@ -14,7 +14,8 @@ Search and selection questions are used; the test split is never read.
    mean change of log-odds that a two-sided test at 5 % finds in 80 % of studies.
 5. *Metric of a run*: if a study names no metric, the persona's own is used if it can show an effect, else the
    other one if that can.
-6. *Refusals*: all checks of the data that `run` makes; without refusals `run` accepts the file.
+6. *Refusals*: all checks of the data that `run` makes. `run` also stops if its scan of layers and methods shows
+   no direction; the scan is slow on a large model, and made only on request (direction_check.py).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
+from workbench.directions import LayerScan
 from workbench.directions.activation_sampling import deal_texts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -39,6 +41,11 @@ from workbench.statistics.cluster_moments import moments
 from workbench.statistics.power import minimum_detectable_effect_from_spread
 from workbench.study.study_settings import DataSettings, DirectionSettings
 
+#: Note of a check without a scan.
+NOT_SCANNED = (
+    "a study also stops if no direction is shown: not tested here, `workbench persona check FILE --model NAME "
+    "--directions` tests it"
+)
 #: Number of prompts of each sign under which each metric is tried.
 PROMPTS = 2
 
@@ -147,12 +154,15 @@ class PersonaModelCheck(ShowsTable):
         metrics: Checks of each way to score answers: letters of options, full texts.
         refusals: Reasons for which `workbench run` would refuse the persona; empty if it accepts the persona.
         default: The metric that the persona's file names.
+        scan: Scan over layers and methods that a study with default settings makes; None if it was not made
+            (`direction_check.add_directions` makes it).
     """
 
     persona: str
     metrics: tuple[MetricCheck, ...]
     refusals: tuple[str, ...]
     default: Metric
+    scan: LayerScan | None = None
 
     @property
     def recommended(self) -> Metric:
@@ -166,7 +176,7 @@ class PersonaModelCheck(ShowsTable):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The recommended metric in words, followed by reasons for which a run would be refused."""
+        """The recommended metric and the scan's verdict in words, then reasons for which a run would be refused."""
         shown = [m.metric for m in self.metrics if m.shows]
         if not self.metrics:
             advice: tuple[str, ...] = ()
@@ -181,14 +191,26 @@ class PersonaModelCheck(ShowsTable):
                 else f" (the file's own is {self.default}: set metric: {self.recommended})"
             )
             advice = (f"use the metric {self.recommended}{other}",)
-        return (*advice, *(f"run would refuse: {refusal}" for refusal in self.refusals))
+        return (*advice, *self._on_directions, *(f"run would refuse: {refusal}" for refusal in self.refusals))
+
+    @property
+    def _on_directions(self) -> tuple[str, ...]:
+        """The verdict of the scan, unless it is a refusal; without a scan how it can be made."""
+        if self.scan is not None:
+            return () if self.scan.shown is False else (self.scan.verdict,)
+        return () if self.refusals else (NOT_SCANNED,)
 
     @property
     def table(self) -> pd.DataFrame:
         """Table of all figures of the check, one row each, with the columns what, value and meaning."""
-        return pd.DataFrame(
-            [row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"]
-        )
+        rows = [row for metric in self.metrics for row in metric.rows()]
+        if self.scan is not None:
+            shown = {True: "yes", False: "no", None: "not tested"}[self.scan.shown]
+            meaning = (
+                f"{len(self.scan.table)} layers and methods, as a study with default settings scans them"
+            )
+            rows.append(("direction shown", shown, meaning))
+        return pd.DataFrame(rows, columns=["what", "value", "meaning"])
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """Return the table of the check with a caption that gives its recommendation."""
