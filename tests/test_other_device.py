@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
-@pytest.mark.parametrize("part", ["study", "attribution", "audit", "sentences"])
+@pytest.mark.parametrize("part", ["study", "attribution", "mixed", "audit", "sentences"])
 def test_no_tensor_of_the_cpu_meets_the_models(part, backend):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.support.strict_device", part, backend]

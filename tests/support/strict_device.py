@@ -5,7 +5,7 @@ of them and a tensor of the CPU raises, as it does on CUDA (but for single numbe
 device's tensors). So do `.numpy()` and drawing by a generator of the CPU. The device is a backend made for
 the length of this process (that is why it is one).
 
-    python -m tests.support.strict_device study|attribution|audit|sentences|waits hooked|bridge
+    python -m tests.support.strict_device study|attribution|mixed|audit|sentences|waits hooked|bridge
 """
 
 from __future__ import annotations
@@ -264,6 +264,36 @@ def waits(backend: str) -> None:
     print(json.dumps(steps))
 
 
+def mixed(backend: str) -> None:
+    """Model on the device, SAE, direction and judge on the CPU; and the other way round."""
+    import workbench as wb
+    from workbench.attribution import attribute, side_effects
+    from workbench.comparison.second_judge import _read
+    from workbench.models import load_model
+
+    split = wb.load_persona("sycophancy").split()
+    ours, here = model(backend), load_model("organism", backend=backend)
+    sizes = {"strict": ("cpu", ours, here), "cpu": ("strict:0", here, ours)}
+    for own, (other, loaded, second) in sizes.items():
+        sae, contexts = wb.load_sae("organism", second), wb.make_contexts(loaded, split.search, n=3)
+        assert {str(sae.device), str(second.cfg.device)} == {other} and own not in other
+        vector = torch.randn(loaded.cfg.d_model, generator=torch.Generator().manual_seed(0)).to(other)
+        direction = wb.Direction.from_tensor(vector, "blocks.1.hook_resid_post")
+        method = wb.EPO(length=4, population=2, children=4)
+        for goal in (wb.projection(direction), wb.latent_activation(sae, range(48))):
+            scaled = goal.calibrate(loaded, contexts, n=4)
+            found = wb.search(loaded, scaled, contexts, method, wb.Budget(steps=2), batch_tokens=4096)
+            assert found.candidates
+        prompt = found.candidates[0].text
+        for change in (wb.steer(loaded, direction, 1.0), wb.clamp(loaded, sae, (3,), (2.0,))):
+            with change:
+                wb.evaluate(loaded, split.test.take(4, 0))
+        attribute(loaded, prompt, [direction], contexts)
+        side_effects(loaded, sae, prompt, contexts, (3, 5))
+        theirs = wb.make_contexts(second, split.search, n=3)
+        assert _read(second, theirs, prompt) == _read(loaded, contexts, prompt), "the same model"
+
+
 def audit(backend: str) -> None:
     """Words, what they do inside, the minimal edit; and answers in the model's own words."""
     import workbench as wb
@@ -319,6 +349,6 @@ if __name__ == "__main__":
     _device_constructors()  # torch keeps the list: transformers asks the true torch.tensor for the default device while it loads
     torch.tensor, torch.as_tensor = made_here(torch.tensor), made_here(torch.as_tensor)
     with Strict():
-        {part.__name__: part for part in (study, attribution, audit, sentences, waits)}[sys.argv[1]](
+        {part.__name__: part for part in (study, attribution, mixed, audit, sentences, waits)}[sys.argv[1]](
             sys.argv[2]
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ import torch
 from workbench.errors import UserError
 from workbench.models.memory_in_use import DeviceLostError, telling_lost_devices
 from workbench.runs import read_json
+from workbench.study.study_presets import preset
 from workbench.study.study_settings import ModelSettings
-from workbench.sweep import Sweep
+from workbench.sweep import Sweep, ray_cluster
 from workbench.sweep import ray_workers as pool
 from workbench.sweep import study_worker as work
 from workbench.sweep.resolve_studies import PlannedStudy, plan
@@ -141,6 +143,11 @@ def test_a_free_worker_takes_a_study_of_the_model_that_it_holds(place, monkeypat
     assert {o.state for o in outcomes} == {"done"}
 
 
+def on_variant(study, model):
+    """A sweep's variant of a study with another model."""
+    return dataclasses.replace(studies(1)[0].variant, study=study.model_copy(update={"model": model}))
+
+
 def on(device: str, dtype: str = "bfloat16"):
     """One planned study whose model is on a device."""
     variant = studies(1)[0].variant
@@ -169,11 +176,103 @@ def test_workers_share_gpus_as_their_planned_memory_allows(devices, memory, peak
     ) == pytest.approx(gpus)
 
 
-def test_a_plan_that_no_gpu_holds_is_refused_with_what_would_fit():
-    with pytest.raises(
-        pool.UserError, match=r"the plan needs 150\.0 GB, a GPU has 80\.0; bfloat16, .* device balanced"
-    ):
-        pool.gpus_of_a_worker([on("cuda", "float32")], 80 * 10**9, lambda study: 150 * 10**9)
+def test_a_study_whose_searches_shrink_gets_one_gpu():
+    """150 GB at its own batches: the 76 GB that may be used hold it only with smaller ones."""
+    planned = [on("cuda", "float32")]
+    assert pool.gpus_of_a_worker(planned, 80 * 10**9, lambda study: 150 * 10**9) == 1
+
+
+@pytest.mark.parametrize(
+    "memories, says",
+    [
+        ([80 * 10**9, 24 * 10**9], r"a GPU of 24\.0 GB \(another has 80\.0 GB\), float32: does not fit"),
+        ([24 * 10**9], r"a GPU of 24\.0 GB, float32: .* bfloat16 fits with search\.batch_tokens 4096"),
+        ([80 * 10**9] * 2, None),
+        ([], None),
+    ],
+)
+def test_a_study_must_fit_the_smallest_gpu_on_which_it_may_be_placed(memories, says):
+    """An 8B model: 32.1 GB of weights in float32."""
+    study = preset("sycophancy", "llama-3.1-8b-instruct", "corrected")
+    model = study.model.model_copy(update={"device": "cuda", "dtype": "float32"})
+    planned = [on("cpu"), dataclasses.replace(on("cuda"), variant=on_variant(study, model))]
+    if says is None:
+        pool.refuse_studies_without_room(planned, memories)
+        return
+    with pytest.raises(UserError, match=says):
+        pool.refuse_studies_without_room(planned, memories)
+
+
+class Nodes(StandIn):
+    """Ray with one node for each list of GPUs (bytes); the first is this machine."""
+
+    util = SimpleNamespace(
+        scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
+    )
+    exceptions = SimpleNamespace(RayError=Lost)
+
+    def __init__(self, *gpus):
+        self.gpus = gpus
+
+    def nodes(self):
+        alive = {"Alive": True, "NodeID": "cpus only", "Resources": {"CPU": 1.0}}
+        return [alive] + [
+            {"Alive": True, "NodeID": i, "Resources": {"GPU": float(max(1, len(gpus)))}}
+            for i, gpus in enumerate(self.gpus)
+        ]
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: 0)
+
+    def remote(self, **options):
+        calls = lambda scheduling_strategy: SimpleNamespace(remote=lambda: scheduling_strategy)  # noqa: E731
+        return lambda task: SimpleNamespace(options=calls)
+
+    def get(self, call, timeout=None):
+        return [self.gpus[node] for node in call]
+
+
+@pytest.mark.parametrize(
+    "gpus, here, found",
+    [
+        ([[80, 80], [24]], True, [80, 80, 24]),
+        ([[80, 80], [24]], False, [80, 80, 24]),
+        ([[80], []], False, []),
+        ([[], [24]], True, []),
+    ],
+)
+def test_the_gpus_of_every_node_are_asked_for(monkeypatch, gpus, here, found):
+    """A node that cannot say (an empty list) leaves all unknown: its GPU may be the smallest."""
+    monkeypatch.setattr(ray_cluster, "_own_gpus", lambda: gpus[0])
+    assert ray_cluster.gpu_memories(Nodes(*gpus), here) == found
+
+
+def test_nvidia_smi_is_read_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert ray_cluster.node_gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 81559\necho 24564\n")
+    program.chmod(0o755)
+    assert ray_cluster.node_gpus() == [81559 * 1024**2, 24564 * 1024**2]
+
+
+def test_different_gpus_are_shared_by_the_smallest(place, monkeypatch):
+    """Nodes of 80 and 24 GB, a plan of 10 GB: half of either, as 22.8 of 24 GB hold it twice."""
+    asked: list[dict[str, object]] = []
+    stand_in = StandIn()
+    plain = StandIn.remote
+    monkeypatch.setattr(
+        StandIn, "remote", lambda self, **options: asked.append(options) or plain(self, **options)
+    )
+    monkeypatch.setattr(StandIn, "cluster_resources", lambda self: {"GPU": 2.0, "CPU": 64.0}, raising=False)
+    monkeypatch.setattr(pool, "connected", lambda *where: contextlib.nullcontext(stand_in))
+    monkeypatch.setattr(pool, "gpu_memories", lambda ray, here: [80 * 10**9, 24 * 10**9])
+    monkeypatch.setattr(pool, "_planned_peak", lambda study: 10 * 10**9)
+    monkeypatch.setattr(work, "refuse_without_room", lambda *what: None)
+    monkeypatch.setattr(work, "run", lambda *arguments, **settings: None)
+    monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
+    assert len(list(pool.run_pool([on("cuda")], place, pool.WorkerPool(None, 1), lambda *at: None))) == 1
+    assert asked == [{"num_cpus": 1, "num_gpus": 1 / 2, "max_restarts": -1}]
 
 
 def test_ray_places_workers_by_the_gpus_that_they_hold(place, monkeypatch):

@@ -11,10 +11,13 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from workbench.errors import UserError
 from workbench.optional_packages import needs_extra
@@ -24,6 +27,8 @@ from workbench.sweep.ray_watchdog import RayWatchdog
 START_SECONDS = 180
 #: Seconds for a connection to an address, and again for its first bytes.
 ANSWER_SECONDS = 8.0
+#: Seconds in which the nodes of a cluster must say what GPUs they have.
+GPU_SECONDS = 60.0
 #: Bytes of shared memory of a private Ray; it needs little, because tensors stay in the workers.
 OBJECT_STORE = 80 << 20
 #: First bytes of an HTTP/2 client: the preface and an empty SETTINGS frame.
@@ -159,6 +164,44 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
         ray.shutdown()
         if watchdog is not None:
             watchdog.close()
+
+
+def gpu_memories(ray: Any, here: bool) -> list[int]:
+    """Return the memory of each GPU of a cluster in bytes; empty if that of one node is not known.
+
+    The other nodes are asked with `nvidia-smi`, which reserves no GPU.
+
+    Args:
+        ray: The module `ray`, connected.
+        here: Whether this process is on a node of the cluster, whose GPUs torch knows.
+    """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    own = ray.get_runtime_context().get_node_id() if here else None
+    found = [_own_gpus()] if own in nodes else []
+    pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    ask = ray.remote(num_cpus=0)(node_gpus)
+    calls = [
+        ask.options(scheduling_strategy=pinned(node, soft=False)).remote() for node in nodes if node != own
+    ]
+    try:
+        found += ray.get(calls, timeout=GPU_SECONDS)
+    except ray.exceptions.RayError:  # a node that goes or does not answer
+        return []
+    return [size for sizes in found for size in sizes] if all(found) else []
+
+
+def _own_gpus() -> list[int]:
+    return [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+
+
+def node_gpus() -> list[int]:
+    """Return the memory in bytes of each GPU that `nvidia-smi` lists on this machine; empty without it."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return [int(size) << 20 for size in said.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
 
 
 @contextmanager

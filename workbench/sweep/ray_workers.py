@@ -2,8 +2,9 @@
 
 Ray starts, places and restarts the workers; this module gives them studies.
 1. Each worker is an actor with one CPU and, for studies on CUDA, the fraction of a GPU that their planned
-   memory needs (`gpus_of_a_worker`), or several whole GPUs for a model that is spread over them. A worker
-   keeps the model that it loaded last.
+   memory needs (`gpus_of_a_worker`), or several whole GPUs for a model that is spread over them. If the GPUs
+   of the cluster differ, the smallest counts, because Ray may place a worker on any of them. A worker keeps
+   the model that it loaded last.
 2. A free worker gets the next study of the model that it holds, or else the next study.
 3. Ray restarts a worker whose process or node is lost. The worker's study returns to the front of the queue
    and is resumed from its run directory by the worker that is free first. (A worker whose GPU is lost ends
@@ -29,9 +30,10 @@ from workbench.models.memory_in_use import DeviceLostError
 from workbench.models.model_directory import spreads
 from workbench.runs import RunDirectory
 from workbench.study import Study
-from workbench.study.cost_estimate import plan
+from workbench.study.cost_estimate import counted
+from workbench.study.room_for_study import refuse_plan
 from workbench.study.study_settings import ModelSettings
-from workbench.sweep.ray_cluster import connected
+from workbench.sweep.ray_cluster import connected, gpu_memories
 from workbench.sweep.resolve_studies import PlannedStudy
 from workbench.sweep.study_worker import StudyWorker, Tell, over_limit
 from workbench.sweep.sweep_store import StudyOutcome, run_path, write_failure
@@ -115,36 +117,49 @@ def gpus_of_a_worker(
 
     Args:
         planned: The studies.
-        memory: Bytes of memory of one GPU. If it is not known (None, because this machine has no GPU), each
+        memory: Bytes of memory of one GPU, the smallest if they differ. If it is not known (None), each
             worker holds one whole GPU.
         needed: Function from a study to its planned peak memory on a GPU in bytes.
 
     Returns:
-        Number of GPUs.
-
-    Raises:
-        UserError: A study needs more memory than one GPU has and is not spread over several.
+        Number of GPUs. A study with a higher peak than one GPU has, whose model is not spread over several,
+        gets one: its searches shrink to it (`refuse_studies_without_room` tests whether that suffices).
     """
-    wanted = [
-        p.study for p in planned if p.study.model.device.startswith("cuda") or spreads(p.study.model.device)
-    ]
+    wanted = _on_gpus(planned)
     if not wanted:
         return 0
     several = any(spreads(study.model.device) for study in wanted)
     if memory is None:
         return 1
-    most = max(wanted, key=needed)
-    peak, room = needed(most), USABLE * memory
-    if peak > room and not spreads(most.model.device):
-        raise UserError(
-            f"{most.model.name} in {most.model.dtype}: the plan needs {peak / 1e9:.1f} GB, a GPU has {memory / 1e9:.1f}; "
-            "bfloat16, a smaller search.batch_tokens or device balanced would need less of one"
-        )
-    return (
-        max(1, -(-peak // int(room)))
-        if several or 2 * peak > room
-        else 1 / min(MOST_ON_ONE, int(room // peak))
-    )
+    peak, room = max(needed(study) for study in wanted), USABLE * memory
+    if several:
+        return max(1, -(-peak // int(room)))
+    return 1 if 2 * peak > room else 1 / min(MOST_ON_ONE, int(room // peak))
+
+
+def refuse_studies_without_room(planned: Sequence[PlannedStudy], memories: Sequence[int]) -> None:
+    """Raise UserError if the smallest GPU, on which any study may be placed, is too small for a study.
+
+    Args:
+        planned: The studies.
+        memories: Bytes of memory of each GPU; empty if they are not known.
+
+    Raises:
+        UserError: A study on one GPU needs more memory than that; the message says what would fit.
+    """
+    if not memories:
+        return
+    least, most = min(memories), max(memories)
+    others = f" (another has {most / 1e9:.1f} GB)" if most > least else ""
+    for study in _on_gpus(planned):
+        if not spreads(study.model.device):
+            refuse_plan(study, least, f"a GPU of {least / 1e9:.1f} GB{others}")
+
+
+def _on_gpus(planned: Sequence[PlannedStudy]) -> list[Study]:
+    return [
+        p.study for p in planned if p.study.model.device.startswith("cuda") or spreads(p.study.model.device)
+    ]
 
 
 def run_pool(
@@ -162,11 +177,13 @@ def run_pool(
         One outcome per study.
 
     Raises:
-        UserError: The cluster has no CPU or too few GPUs for a worker, or no worker can start.
+        UserError: The cluster has no CPU or too few GPUs for a worker, a GPU is too small for a study, or no
+            worker can start.
     """
-    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    gpus = gpus_of_a_worker(planned, memory, _planned_peak)
     with connected(asked.workers, asked.address) as ray:
+        memories = gpu_memories(ray, asked.address is None) if _on_gpus(planned) else []
+        refuse_studies_without_room(planned, memories)
+        gpus = gpus_of_a_worker(planned, min(memories, default=None), _planned_peak)
         there = ray.cluster_resources().get("GPU" if gpus else "CPU", 0)
         slots = int(there / (gpus or 1) + 1e-6)
         if slots < 1:
@@ -181,8 +198,7 @@ def run_pool(
 
 def _planned_peak(study: Study) -> int:
     """Return the peak memory of a study's plan on a GPU in bytes."""
-    estimate = plan(study)
-    return max(estimate.bytes(stage, study.model.dtype) for stage in estimate.stages)
+    return counted(study).peak(study.model.dtype, study.search.batch_tokens)
 
 
 @dataclass(frozen=True)
