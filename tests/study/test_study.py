@@ -458,7 +458,7 @@ def test_options_that_no_machine_can_serve_are_one_line(option, organism, tmp_pa
 def test_a_metric_that_was_chosen_on_other_inputs_is_chosen_anew(organism, tmp_path, monkeypatch):
     """Before a stage is done nothing is compared: the metric of a run that was stopped in its first stage is not kept."""
     with monkeypatch.context() as change:
-        change.setattr("workbench.study.context.choose_metric", lambda *_: ("letters", "of other data"))
+        change.setattr("workbench.study.material.choose_metric", lambda *_: ("letters", "of other data"))
         change.setattr(
             "workbench.study.stages.directions.DirectionsStage.compute",
             lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
