@@ -8,7 +8,10 @@ from rich.console import Console
 
 
 class ProgressBars:
-    """One progress bar per stage of a study, on standard error; plain lines if that is no terminal."""
+    """One progress bar per stage of a study, on standard error; plain lines if that is no terminal.
+
+    Nothing is printed before the first stage begins, so that an error before it is a single line.
+    """
 
     def __enter__(self) -> ProgressBars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,7 +30,6 @@ class ProgressBars:
         elapsed = TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7))
         self._progress = Progress(stage, bar, share, elapsed, note, console=Console(stderr=True), expand=True)
         self._tasks: dict[str, Any] = {}
-        self._progress.start()
         return self
 
     def update(self, stage: str, share: float) -> None:
@@ -37,6 +39,8 @@ class ProgressBars:
             stage: Name of the stage.
             share: Fraction that is done, 0 to 1.
         """
+        if not self._tasks:
+            self._progress.start()
         if stage not in self._tasks:
             from workbench.conditions import stage_label
 
@@ -50,4 +54,5 @@ class ProgressBars:
         self._progress.update(self._tasks[stage], note=line(progress))
 
     def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
