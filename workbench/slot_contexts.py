@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,13 @@ import pandas as pd
 from workbench.answer_tokens import AnswerBranch, answer_branches
 from workbench.html_text import ShowsFacts, ShowsTable
 from workbench.personas import Item
-from workbench.personas.balanced_draws import balanced_sets, balanced_within_groups_only, counterbalanced
+from workbench.personas.balanced_draws import (
+    balanced_sets,
+    balanced_within_groups_only,
+    least_tilted,
+    share_answers,
+    tilt,
+)
 
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
 Metric = Literal["letters", "text"]
@@ -209,17 +215,19 @@ class Contexts(ShowsTable, Sequence[Context]):
 
         All contexts are returned if there are at most `n`.
 
-        Questions are counterbalanced if each answer text, such as "Yes", shows the persona in half of them.
-        Contexts that are drawn from such questions are about as balanced.
+        If an answer ("Yes", or the option letter "A") shows the persona in some questions and does not in
+        others, the contexts that are drawn are as balanced as possible, so that a preference for an answer
+        cancels.
         """
         if n >= len(self):
             return self
         rng = np.random.default_rng(seed)
         if self._balanced_within_groups_only:
             return self._balanced_draw(n, rng)
+        answered = [_Answered.of(context) for context in self.items]
         drawn = (
-            _least_drawn(self.items, rng.permutation(len(self)).tolist())[:n]
-            if self._is_counterbalanced
+            least_tilted(answered, rng.permutation(len(self)).tolist())[:n]
+            if share_answers(answered)
             else rng.choice(len(self), size=n, replace=False)
         )
         chosen = np.sort(drawn)
@@ -230,9 +238,9 @@ class Contexts(ShowsTable, Sequence[Context]):
 
         Few contexts then cover many groups.
 
-        Questions are counterbalanced if each answer text, such as "Yes", shows the persona in half of them.
-        Contexts that are drawn from such questions are about as balanced. If the groups have answers of their
-        own, `n_groups` contexts are drawn from fewer groups, so that they balance each other within a group.
+        If an answer ("Yes", or the option letter "A") shows the persona in some questions and does not in
+        others, the contexts that are drawn are as balanced as possible. If the groups have answers of their own,
+        `n_groups` contexts are drawn from fewer groups, so that they balance each other within a group.
         """
         rng = np.random.default_rng(seed)
         if self._balanced_within_groups_only:
@@ -241,15 +249,12 @@ class Contexts(ShowsTable, Sequence[Context]):
         order = rng.permutation(len(names))[:n_groups]
         members = {names[i]: [c for c in self.items if c.item.group == names[i]] for i in order}
         picks = [int(rng.integers(len(group))) for group in members.values()]
-        if not self._is_counterbalanced:
-            return replace(
-                self, items=tuple(group[pick] for group, pick in zip(members.values(), picks, strict=True))
-            )
-        drawn, chosen = Counter[str](), []
+        counts, chosen = Counter[Hashable](), list[Context]()
         for group, pick in zip(members.values(), picks, strict=True):
             turned = [*group[pick:], *group[:pick]]
-            chosen.append(min(turned, key=lambda context: drawn[context.item.matching]))
-            drawn[chosen[-1].item.matching] += 1
+            chosen.append(min(turned, key=lambda context: tilt(counts, _Answered.of(context))))
+            counts.update({chosen[-1].answers[0]: 1})
+            counts.subtract({chosen[-1].answers[1]: 1})
         return replace(self, items=tuple(chosen))
 
     def _balanced_draw(self, n: int, rng: np.random.Generator) -> Contexts:
@@ -262,16 +267,14 @@ class Contexts(ShowsTable, Sequence[Context]):
     def _balanced_within_groups_only(self) -> bool:
         return balanced_within_groups_only([context.item for context in self.items])
 
-    @property
-    def _is_counterbalanced(self) -> bool:
-        return counterbalanced([context.item for context in self.items])
 
+class _Answered(NamedTuple):
+    """A context's two answers as token ids, by which draws of contexts are balanced: texts or option letters."""
 
-def _least_drawn(items: Sequence[Context], order: Sequence[int]) -> list[int]:
-    """Reorder the indices: the next is always the first one whose matching answer was drawn least so far."""
-    drawn, left, found = Counter[str](), [int(i) for i in order], list[int]()
-    while left:
-        best = min(range(len(left)), key=lambda k: (drawn[items[left[k]].item.matching], k))
-        found.append(left.pop(best))
-        drawn[items[found[-1]].item.matching] += 1
-    return found
+    group: str
+    matching: Hashable
+    not_matching: Hashable
+
+    @classmethod
+    def of(cls, context: Context) -> _Answered:
+        return cls(context.item.group, *context.answers)

@@ -1,16 +1,20 @@
-"""Few items of a counterbalanced persona cancel a liking for one answer as all of them do; other personas draw as before."""
+"""Few items of a counterbalanced persona cancel a liking for one answer as all of them do; so do draws of nearly balanced ones; other
+personas draw as before."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.toy_models import random_model, toy_persona
 from workbench.contexts import make_contexts
 from workbench.personas import load_persona
-from workbench.personas.balanced_draws import counterbalanced
+from workbench.personas.balanced_draws import least_tilted, share_answers
 from workbench.personas.group_splits import shuffle_key
 from workbench.search.sentence_writing.search_inputs import both_sides
 
@@ -78,15 +82,58 @@ def test_contexts_are_drawn_alike():
         assert len(set(contexts.per_group(6, seed).groups)) == 6
 
 
-def test_other_personas_draw_as_before():
+def test_personas_without_shared_answers_draw_as_before():
     """By the earlier rule, written out: groups in turn, items shuffled in each."""
-    for persona in (toy_persona(), load_persona("english_sycophancy"), load_persona("myopic_reward")):
+    for persona in (toy_persona(), load_persona("myopic_reward")):
         split = persona.split().test
-        assert not all(
-            counterbalanced([i for i in split.items if i.group == group]) for group in split.groups
-        )
+        assert not share_answers(split.items)
         seen, turns = Counter(), []
         for item in sorted(split.items, key=lambda item: (shuffle_key(3, item.id), item.id)):
             turns.append((seen[item.group], shuffle_key(3, item.group), item.id))
             seen[item.group] += 1
         assert {item.id for item in split.take(9, 3).items} == {name for _, _, name in sorted(turns)[:9]}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_draw_is_balanced_also_where_the_split_is_not(seed):
+    """The search split of this persona has 24 questions with the matching answer No and 21 with Yes."""
+    split = load_persona("english_sycophancy").split().search
+    assert Counter(item.matching for item in split.items) == {"No": 24, "Yes": 21}
+    contexts = make_contexts(random_model(), split)
+    for n in (4, 8):
+        for drawn in (split.take(n, seed), contexts.take(n, seed), contexts.per_group(n, seed)):
+            answers = [getattr(one, "item", one).matching for one in drawn]
+            assert Counter(answers) == {"No": n // 2, "Yes": n // 2}
+        assert len(set(contexts.per_group(n, seed).groups)) == n
+
+
+def test_option_letters_are_drawn_in_balance():
+    contexts = make_contexts(random_model(), toy_persona().split(fractions=(0.2, 0.6, 0.1, 0.1)).search)
+    for seed in range(6):
+        for drawn in (contexts.per_group(2, seed), contexts.take(2, seed)):
+            assert Counter(context.matching_first for context in drawn) == {True: 1, False: 1}
+
+
+class _Question(NamedTuple):
+    group: str
+    matching: str
+    not_matching: str
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_the_next_item_is_always_the_one_that_balances_best(pairs):
+    items = [_Question("g", *pair) for pair in pairs]
+    order = least_tilted(items, range(len(items)))
+    assert sorted(order) == list(range(len(items)))
+
+    def imbalance(chosen):
+        counts = Counter()
+        for i in chosen:
+            counts.update({items[i].matching: 1})
+            counts.subtract({items[i].not_matching: 1})
+        return sum(map(abs, counts.values()))
+
+    for k in range(len(order)):
+        if all(items[i].matching != items[i].not_matching for i in order):
+            assert imbalance(order[: k + 1]) == min(imbalance([*order[:k], i]) for i in order[k:])

@@ -9,7 +9,7 @@ the same group, so a draw has to take such questions together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -22,12 +22,12 @@ class Answered(Protocol):
         ...
 
     @property
-    def matching(self) -> str:
+    def matching(self) -> Hashable:
         """The answer that shows the persona."""
         ...
 
     @property
-    def not_matching(self) -> str:
+    def not_matching(self) -> Hashable:
         """The answer that does not show the persona."""
         ...
 
@@ -40,6 +40,40 @@ def counterbalanced(items: Sequence[Answered]) -> bool:
     return bool(items) and Counter(item.matching for item in items) == Counter(
         item.not_matching for item in items
     )
+
+
+def share_answers(items: Sequence[Answered]) -> bool:
+    """Whether some answer shows the persona in one question and does not show it in another.
+
+    A preference for this answer then cancels in a draw that is balanced over it.
+
+    Example:
+        >>> wb.personas.balanced_draws.share_answers(wb.load_persona("english_sycophancy").items)
+        True
+    """
+    return bool({item.matching for item in items} & {item.not_matching for item in items})
+
+
+def least_tilted(items: Sequence[Answered], order: Sequence[int]) -> list[int]:
+    """Reorder questions so that the first ones of the new order are as balanced as possible.
+
+    The next question is always the one that makes the answers most balanced among those before it; of equal
+    ones, the first in `order`. Without answers that questions share, the order stays as it is.
+
+    Args:
+        items: The questions.
+        order: Positions in `items`, in the order of preference.
+
+    Returns:
+        The same positions in the new order.
+    """
+    counts, left, found = Counter[Hashable](), list(order), list[int]()
+    while left:
+        best = min(range(len(left)), key=lambda k: (tilt(counts, items[left[k]]), k))
+        found.append(left.pop(best))
+        counts.update({items[found[-1]].matching: 1})
+        counts.subtract({items[found[-1]].not_matching: 1})
+    return found
 
 
 def counterbalanced_groups(items: Sequence[Answered]) -> bool:
@@ -95,7 +129,7 @@ def balanced_sets(items: Sequence[Answered]) -> list[int]:
 
 def _balanced_set(items: Sequence[Answered], left: list[int]) -> list[int]:
     """Remove the next counterbalanced questions from those that are left, and return them."""
-    counts, found = Counter[str](), list[int]()
+    counts, found = Counter[Hashable](), list[int]()
     while left and (not found or any(counts.values())):
         best = min(range(len(left)), key=lambda k: (tilt(counts, items[left[k]]), k))
         found.append(left.pop(best))

@@ -18,12 +18,7 @@ import pandas as pd
 
 from workbench.errors import UserError
 from workbench.html_text import ShowsTable, html_facts, html_table
-from workbench.personas.balanced_draws import (
-    balanced_sets,
-    balanced_within_groups_only,
-    counterbalanced_groups,
-    tilt,
-)
+from workbench.personas.balanced_draws import balanced_sets, balanced_within_groups_only, tilt
 from workbench.personas.group_splits import SPLIT_NAMES, assign_groups, shuffle_key
 from workbench.text_forms import canonical, require_whole_text
 
@@ -385,8 +380,8 @@ def _content_line(item: Item) -> str:
 def _spread(items: Sequence[Item], seed: int) -> list[str]:
     """Return ids in a shuffled order that takes one item of every group before a second one of any group.
 
-    If every group is counterbalanced, the next item is the one that keeps the answers most balanced, first
-    within its group and then among all drawn items. If a group has answers of its own, the items that balance
+    The next item is the one that keeps the answers most balanced, first within its group and then among all
+    drawn items; where no two items share an answer, the order stays as shuffled. If a group has answers of its own, the items that balance
     them are taken together, before the next group's.
     """
     shuffled = sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id))
@@ -396,14 +391,13 @@ def _spread(items: Sequence[Item], seed: int) -> list[str]:
     waiting: dict[str, list[Item]] = {}
     for item in shuffled:
         waiting.setdefault(item.group, []).append(item)
-    balanced = counterbalanced_groups(items)
     turns = sorted(waiting, key=lambda group: (shuffle_key(seed, group), group))
     found, own, drawn = list[str](), Counter[tuple[str, str]](), Counter[str]()
     for turn in range(max(map(len, waiting.values()), default=0)):
         for group in turns:
             members = waiting[group]
             if turn < len(members):
-                rest = range(turn, len(members)) if balanced else [turn]
+                rest = range(turn, len(members))
                 best = min(rest, key=lambda k: (tilt(own, members[k], group), tilt(drawn, members[k]), k))
                 item = members.pop(best)
                 members.insert(turn, item)

@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.contexts import Contexts
 from workbench.models import Site
 from workbench.objectives import LatentActivationObjective, Objective, ProjectionObjective, terms_of
-from workbench.personas.balanced_draws import balanced_sets, balanced_within_groups_only, counterbalanced
+from workbench.personas.balanced_draws import balanced_sets, balanced_within_groups_only, share_answers
 
 
 def both_sides(contexts: Contexts, n: int) -> Contexts:
@@ -28,7 +28,7 @@ def both_sides(contexts: Contexts, n: int) -> Contexts:
     items = [context.item for context in contexts]
     if balanced_within_groups_only(items):
         return replace(contexts, items=tuple(contexts.items[i] for i in balanced_sets(items)[:n]))
-    whole = counterbalanced(items)
+    whole = share_answers(items)
     sides: dict[tuple[int, ...], list[Any]] = {}
     for context in contexts:
         sides.setdefault(context.answers[0] if whole else context.answers[0][:1], []).append(context)
