@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 
 from workbench.comparison.comparison import Comparison
-from workbench.comparison.condition_results import ConditionResult, make_entry, with_differences, with_holm
+from workbench.comparison.condition_results import (
+    ConditionResult,
+    make_entry,
+    with_answer_bias,
+    with_differences,
+    with_holm,
+)
 from workbench.comparison.off_target import OffTargetAnswers
 from workbench.conditions import CONDITION_KINDS, Condition, MeanOfPrompts, NoPrompt, Prompt
 from workbench.conditions.condition import signed
@@ -121,6 +127,10 @@ def compare(
     )
     others = list(dict.fromkeys(name for name in (baseline, manual, neutral) if name is not None))
     entries = with_holm(with_differences(entries, others, options.level, options.seed), primary)
+    matching = {item.id: item.matching for item in split}
+    # With letters, both orders of the options cancel a preference.
+    if contexts.metric == "text" and set(matching.values()) == {item.not_matching for item in split}:
+        entries = with_answer_bias(entries, baseline, matching, options.level)
     facts = {s.name: split_facts(s) for s in (*options.splits, split)}
     name = options.model_name or _model_name(model)
     return Comparison(

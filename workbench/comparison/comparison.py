@@ -19,6 +19,8 @@ from workbench.personas import Item, Sign
 from workbench.schema import ComparisonFile, OffTargetRow, SplitEntry
 from workbench.statistics import Interval, groups_needed
 
+#: Fraction of an effect that may be a preference for one answer before the comparison warns.
+_BIAS_IN_EFFECT = 0.1
 #: Columns of the table in a notebook.
 _SHOWN = (
     *("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"),
@@ -86,7 +88,9 @@ class Comparison:
 
         It has the rate and the mean log-odds of the answer that shows the persona. The column `shift` is the
         change of the log-odds relative to the baseline, `beyond_neutral` that relative to the mean of neutral
-        sentences; positive means more of the persona. Both have intervals and p-values.
+        sentences; positive means more of the persona. Both have intervals and p-values. If two answers take
+        turns as the one that shows the persona, `balanced_shift` weights both equally, and `answer_bias` is the
+        change of the log-odds of the first one (by the alphabet) whatever the question.
 
         The columns `search_rate` and `selection_rate` are rates on the questions with which the prompt was
         found and chosen, and are therefore optimistic. The prompt and the cost of its search (token-layers,
@@ -215,7 +219,22 @@ class Comparison:
         leaning = [name for name in leaning if self[name].condition.kind != "constant_answer"]
         if leaning:
             found.append(f"leans on one letter in more than three of four questions: {', '.join(leaning)}")
+        found += [line for e in self.entries if (line := self._biased(e))]
         return tuple(found)
+
+    def _biased(self, entry: ConditionResult) -> str:
+        """Return a warning if a tenth of a primary condition's effect is a preference for one answer."""
+        shift = entry.difference(self.baseline) if entry.name in self.primary else None
+        bias = shift.answer_bias if shift else None
+        if shift is None or bias is None or bias.bias.low <= 0 <= bias.bias.high:
+            return ""
+        if abs(bias.in_mean) < _BIAS_IN_EFFECT * abs(shift.log_odds.value):
+            return ""
+        return (
+            f"{entry.name}: {bias.in_mean:+.2f} of the effect of {shift.log_odds.value:+.2f} is a preference for one answer, as "
+            f"{bias.answer!r} shows the persona in {bias.n} questions and {bias.other!r} in {bias.n_other}: "
+            f"{bias.balanced.estimate:+.2f} with both weighted equally"
+        )
 
     def to_file(self) -> ComparisonFile:
         """Convert the comparison to the contents of comparison.json."""
@@ -292,6 +311,9 @@ def _row(entry: ConditionResult, baseline: str, neutral: str | None) -> dict[str
             "p_adjusted": shift.log_odds_p_adjusted,
             "rate_difference": shift.rate.value,
         }
+        if shift.answer_bias is not None:
+            row |= _with_ends("balanced_shift", shift.answer_bias.balanced)
+            row |= _with_ends("answer_bias", shift.answer_bias.bias)
     if beyond is not None:
         row |= _with_ends("beyond_neutral", beyond.log_odds.interval)
     row |= {

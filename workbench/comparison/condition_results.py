@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from workbench.comparison.answer_bias import AnswerBias, answer_bias
 from workbench.comparison.off_target import OffTargetAnswers
 from workbench.conditions import Condition
 from workbench.forced_choice import Answers
@@ -48,6 +49,8 @@ class ConditionDifference:
         p_adjusted: P-value of the rate, corrected by Holm's method over the primary conditions; None for
             other conditions.
         log_odds_p_adjusted: P-value of the log-odds, corrected in the same manner.
+        answer_bias: The part of the difference that is a preference for one answer; None unless two answers
+            take turns as the matching one, and in differences to other conditions than the baseline.
     """
 
     to: str
@@ -56,6 +59,7 @@ class ConditionDifference:
     detectable: float
     p_adjusted: float | None = None
     log_odds_p_adjusted: float | None = None
+    answer_bias: AnswerBias | None = None
 
     def to_entry(self) -> DifferenceEntry:
         """Convert the difference to an entry of `differences` in comparison.json."""
@@ -70,6 +74,7 @@ class ConditionDifference:
             log_odds_p=self.log_odds.p,
             log_odds_p_adjusted=self.log_odds_p_adjusted,
             detectable_log_odds=self.detectable,
+            answer_bias=None if self.answer_bias is None else self.answer_bias.to_entry(),
         )
 
 
@@ -196,6 +201,31 @@ def with_differences(
         )
         for e in entries
     ]
+
+
+def with_answer_bias(
+    entries: Sequence[ConditionResult], baseline: str, matching: Mapping[str, str], level: float
+) -> list[ConditionResult]:
+    """Add to the differences to the baseline how much of them is a preference for one answer.
+
+    Args:
+        entries: The results with their differences.
+        baseline: Name of the condition without a prompt.
+        matching: Text of the matching answer (the one that shows the persona) of each question, by its id.
+        level: Coverage of the intervals.
+    """
+    bare = next(entry for entry in entries if entry.name == baseline).answers
+
+    def measured(entry: ConditionResult, difference: ConditionDifference) -> ConditionDifference:
+        if difference.to != baseline or entry.name == baseline:
+            return difference
+        found = entry.answers
+        texts = [matching[item] for item in found.item_id]
+        return replace(
+            difference, answer_bias=answer_bias(found.log_odds - bare.log_odds, texts, found.group, level)
+        )
+
+    return [replace(e, differences=tuple(measured(e, d) for d in e.differences)) for e in entries]
 
 
 def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> list[ConditionResult]:

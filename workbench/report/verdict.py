@@ -182,6 +182,7 @@ def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
     found = [
         *_unshown(comparison, contents.claims),
         *_letters(best),
+        *_answer_bias(comparison, best),
         *_sample(best),
         *_reading(comparison, best),
         *([] if contents.claims and contents.claims.side_effects else _collateral(comparison, best)),
@@ -278,6 +279,23 @@ def _letters(best: ConditionEntry) -> list[str]:
         return []
     return [
         f"With this prompt the model answers (A) in {percent(share)} of cases: part of the change may be a preference for a letter."
+    ]
+
+
+def _answer_bias(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
+    """Say which answer the prompt prefers whatever the question, if it is clear of zero."""
+    difference = best.difference(comparison.baseline)
+    bias = difference.answer_bias if difference else None
+    if bias is None or bias.bias is None or bias.balanced is None:
+        return []
+    if bias.bias_ci[0] is None or bias.bias_ci[1] is None or bias.bias_ci[0] <= 0 <= bias.bias_ci[1]:
+        return []
+    preferred = bias.answer if bias.bias > 0 else bias.other
+    return [
+        minus(
+            f"With this prompt the log-odds of “{preferred}” rise by {abs(bias.bias):.2f} whichever answer shows the persona. "
+            f"With both answers weighted equally, its effect is {bias.balanced:+.2f} ({span(bias.balanced_ci, signed)})."
+        )
     ]
 
 

@@ -41,6 +41,7 @@ from workbench.schema.attribution_file import (
 )
 from workbench.schema.cards_file import CardEntry, CardRow, CardsFile, FiringEntry
 from workbench.schema.comparison_file import (
+    AnswerBiasEntry,
     ComparisonFile,
     ConditionEntry,
     CostEntry,
@@ -62,6 +63,7 @@ from workbench.schema.timings_file import SearchTimes, TimingsFile
 
 __all__ = [
     "SCHEMA",
+    "AnswerBiasEntry",
     "AttributionFile",
     "AttributionRow",
     "CandidateEntry",

@@ -9,6 +9,30 @@ from pydantic import Field
 from workbench.schema.run_file import Ends, Entry, Number, RunFile, TableRow
 
 
+class AnswerBiasEntry(Entry):
+    """How much of an effect is a preference for one of two answers, whatever the question.
+
+    Attributes:
+        answer: The answer that a positive bias favours.
+        other: The other answer.
+        n: Number of questions in which `answer` shows the persona.
+        n_other: Number of questions in which `other` does.
+        bias: Change of the log-odds of `answer` that does not depend on which answer shows the persona, nats.
+        bias_ci: Interval of `bias`.
+        balanced: Effect in log-odds with both answers weighted equally, nats.
+        balanced_ci: Interval of `balanced`.
+    """
+
+    answer: str
+    other: str
+    n: int
+    n_other: int
+    bias: Number = None
+    bias_ci: Ends = (None, None)
+    balanced: Number = None
+    balanced_ci: Ends = (None, None)
+
+
 class DifferenceEntry(Entry):
     """A paired difference of one condition to another; positive means more of the persona.
 
@@ -23,6 +47,8 @@ class DifferenceEntry(Entry):
         log_odds_p: p-value of `log_odds`.
         log_odds_p_adjusted: That p-value after correction for several tests.
         detectable_log_odds: Minimum detectable effect, nats.
+        answer_bias: The part of it that is a preference for one answer; null unless two answers take turns as
+            the one that shows the persona, and in differences to other conditions than the baseline.
     """
 
     to: str
@@ -35,6 +61,7 @@ class DifferenceEntry(Entry):
     log_odds_p: Number = None
     log_odds_p_adjusted: Number = None
     detectable_log_odds: Number = None
+    answer_bias: AnswerBiasEntry | None = None
 
     @property
     def corrected_p(self) -> float | None:
