@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from workbench.cli.comparison_tables import print_comparison
+from workbench.cli.persona_commands import persona_list
 from workbench.schema import ComparisonFile
 
 
@@ -31,3 +34,10 @@ def test_the_table_of_a_comparison_has_each_condition_with_its_shift(capsys, mon
     printed = capsys.readouterr().out
     for text in ("toy on m (less wanted)", "RESGA", "25 % (20 to 30)", "-2.50", "[bold]blunt"):
         assert text in printed, text
+
+
+def test_persona_list_shows_every_built_in_persona(capsys):
+    persona_list(as_json=True)
+    assert {"sycophancy", "feedback_sycophancy"} <= {
+        row["name"] for row in json.loads(capsys.readouterr().out)
+    }

@@ -18,10 +18,12 @@ from workbench.personas import (
     check_persona,
     load_persona,
     persona_from,
+    persona_inventory,
     trait_from_file,
 )
 from workbench.personas.answer_balance import warnings_of
 from workbench.personas.known_personas import KNOWN
+from workbench.personas.load_personas import real_language_names
 from workbench.personas.persona_checks import smallest_difference
 from workbench.world import World
 
@@ -330,3 +332,17 @@ def test_another_world_has_another_personas_items() -> None:
     assert [item.question for item in other.items] == [
         item.question for item in World(seed=3).study_items("sycophancy")
     ]
+
+
+def test_the_inventory_has_every_persona_that_loads_by_name():
+    table = persona_inventory().set_index("name")
+    assert set(table.index) == {*World(seed=0).personas, *real_language_names()}
+    for name, row in table.iterrows():
+        persona = load_persona(name)
+        assert (row["questions"], row["groups"]) == (
+            len(persona.items),
+            len({i.group for i in persona.items}),
+        )
+        assert row["metric"] == persona.metric and row["description"] == persona.description
+    assert table.loc["feedback_third_party", "for"] == "chat models, as a control"
+    assert table.loc["sycophancy", "for"] == "the organism"

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from workbench.errors import UserError
 from workbench.models import Site
 from workbench.objective_words import describe
 from workbench.objectives import AnswerLogOddsObjective, ProjectionObjective
@@ -91,6 +92,22 @@ def test_the_bar_of_a_study_shows_the_search_beside_it(monkeypatch, capsys):
         bars.note("search resga", progress())
     shown = capsys.readouterr().err
     assert "25 %" in shown and line(progress()) in shown
+
+
+def test_a_study_that_fails_while_it_loads_prints_no_bar_where_there_is_no_terminal(capsys):
+    from workbench.cli.progress_bars import ProgressBars
+
+    with pytest.raises(UserError), ProgressBars() as bars:
+        bars.update("load", 0.0)
+        raise UserError("no model")
+    assert capsys.readouterr().err == ""
+    with ProgressBars() as bars:
+        bars.update("load", 0.0)
+        bars.note("load", progress())
+        bars.update("load", 1.0)
+        bars.update("directions", 0.0)
+    shown = capsys.readouterr().err
+    assert "100 %" in shown and "directions" in shown
 
 
 def test_a_bar_keeps_name_share_and_time_at_80_columns(monkeypatch, capsys):

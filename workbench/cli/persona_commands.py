@@ -1,4 +1,4 @@
-"""Commands for contrast data: check a persona file, or let a model draft one."""
+"""Commands for personas: list the built-in ones, check a persona file, or let a model draft one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from workbench.errors import UserError
 if TYPE_CHECKING:
     from workbench.evaluation.chat_models import Ask
 
-persona_app = App(name="persona", help="Contrast data: check whether it supports a direction.")
+persona_app = App(name="persona", help="Personas and their questions: list, check and draft them.")
 app.command(persona_app)
+
+
+@persona_app.command(name="list")
+def persona_list(*, as_json: Json = False) -> None:
+    """List the built-in personas with their questions, and the models that each is meant for."""
+    from workbench.personas import persona_inventory
+
+    print_frame(persona_inventory(), as_json)
 
 
 @persona_app.command(name="check")

@@ -10,7 +10,9 @@ from rich.console import Console
 class ProgressBars:
     """One progress bar per stage of a study, on standard error; plain lines if that is no terminal.
 
-    Nothing is printed before the first stage begins, so that an error before it is a single line.
+    Nothing is printed before the first stage begins, so that an error before it is a single line. If standard error
+    is no terminal, nothing is printed before the first stage has made progress either: a study whose model or
+    persona cannot be loaded ends with one line.
     """
 
     def __enter__(self) -> ProgressBars:
@@ -40,6 +42,8 @@ class ProgressBars:
             share: Fraction that is done, 0 to 1.
         """
         if not self._tasks:
+            if share == 0.0 and not self._progress.console.is_terminal:
+                return
             self._progress.start()
         if stage not in self._tasks:
             from workbench.conditions import stage_label
@@ -51,7 +55,8 @@ class ProgressBars:
         """Show a search's state next to its stage's bar: best objective, its fluency, speed and time left."""
         from workbench.search.live_frontier import line
 
-        self._progress.update(self._tasks[stage], note=line(progress))
+        if stage in self._tasks:
+            self._progress.update(self._tasks[stage], note=line(progress))
 
     def __exit__(self, *exc: object) -> None:
         if self._tasks:

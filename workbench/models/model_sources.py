@@ -72,7 +72,10 @@ def find_source(name: str | Path, revision: str | None = None) -> ModelSource:
     if path.is_dir():
         return ModelSource(text, path.resolve())
     if path.is_file():
-        raise UserError(f"{name} is a file: expected a model's directory, or a .gguf file")
+        raise UserError(
+            f"{name} is a file: expected a model's directory, or a .gguf file; if it is one of several pieces of a GGUF "
+            "file, join all of them in order first (cat PIECE1 PIECE2 ... > MODEL.gguf)"
+        )
     if not _REPOSITORY.fullmatch(text) or isinstance(name, Path):
         raise UserError(f"no model directory at {name}")
     return _from_hub(text, REPOSITORIES.get(text.lower(), text), revision)

@@ -4,7 +4,7 @@ from workbench.personas.duplicate_questions import Duplicate, duplicates
 from workbench.personas.formats.data_format import DATA_FORMATS, DataFormat, register_format
 from workbench.personas.formats.truthfulqa import DataQuestion, read_truthfulqa
 from workbench.personas.item_files import read_items
-from workbench.personas.load_personas import load_persona, organism_persona
+from workbench.personas.load_personas import load_persona, organism_persona, persona_inventory
 from workbench.personas.persona import Item, LetterForm, Metric, Normalization, Persona, Sign, Split, Splits
 from workbench.personas.persona_checks import PersonaCheck, check_persona
 from workbench.personas.persona_file import (
@@ -39,6 +39,7 @@ __all__ = [
     "organism_persona",
     "persona_from",
     "persona_from_file",
+    "persona_inventory",
     "read_items",
     "read_trait",
     "read_truthfulqa",

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from workbench.errors import UserError
 from workbench.personas.answer_balance import warnings_of
 from workbench.personas.data_rows import SUFFIXES
@@ -103,6 +105,36 @@ def real_language_names() -> tuple[str, ...]:
         True
     """
     return (*(ENGLISH + persona for persona in PERSONAS), *FORM_PERSONAS, AUTHORS_PERSONA)
+
+
+def persona_inventory() -> pd.DataFrame:
+    """Return a table of the built-in personas, one row per name of `load_persona`.
+
+    Columns are name, for (the models that it is meant for), metric ("letters" or "text"), questions, groups
+    (question groups, the unit of clustering) and description.
+
+    Example:
+        >>> "feedback_sycophancy" in set(persona_inventory()["name"])
+        True
+    """
+    meant = {ENGLISH + persona: "models with planted personas" for persona in PERSONAS}
+    meant |= dict.fromkeys((*FORM_PERSONAS, AUTHORS_PERSONA), "chat models")
+    meant |= {name: "chat models, as a control" for name in FORM_PERSONAS if name.endswith("_third_party")}
+    meant[FEW_SHOT_PERSONA] = "base models"
+    rows = []
+    for name in (*World(seed=0).personas, *real_language_names()):
+        persona = load_persona(name)
+        rows.append(
+            {
+                "name": name,
+                "for": meant.get(name, "the organism"),
+                "metric": persona.metric,
+                "questions": len(persona.items),
+                "groups": len({item.group for item in persona.items}),
+                "description": persona.description,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def known_description(name: str) -> str:

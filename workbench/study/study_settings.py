@@ -222,7 +222,7 @@ class Study(FrozenSettings):
     name: str = "study"
     """Name in tables and reports."""
     persona: str = "sycophancy"
-    """The organism's sycophancy, hallucination or myopic_reward; a name for data.path; or a persona file."""
+    """A persona of `workbench persona list`; a name for the questions of data.path; or a persona file."""
     sign: Sign = "suppress"
     """What is wanted: less of the persona (suppress) or more (induce)."""
     slot: Slot = "system"
