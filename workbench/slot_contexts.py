@@ -210,6 +210,17 @@ class Contexts(ShowsTable, Sequence[Context]):
             self, items=tuple(replace(c, branch=k, n_branches=n) for c in self.items for k in range(n))
         )
 
+    @property
+    def unbranched(self) -> Contexts:
+        """The contexts with one entry per question, the reverse of `branched`.
+
+        A choice among questions must be made here: a question of which only one branch is left has no score.
+        """
+        if all(c.branch is None for c in self.items):
+            return self
+        whole = tuple(replace(c, branch=None, n_branches=1) for c in self.items if not c.branch)
+        return replace(self, items=whole)
+
     def take(self, n: int, seed: int = 0) -> Contexts:
         """Draw `n` contexts (questions in the chat template) at random and keep their order.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,14 +14,16 @@ from tests.support.toy_models import random_model, toy_persona
 from workbench.budget import Budget
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.models import Site, load_model, runner_for
 from workbench.objectives import Objective, answer_log_odds, projection, read
+from workbench.personas import load_persona
 from workbench.prompt_tokens import allowed_ids
 from workbench.search import Checkpoint, Optimizations, ScoredPrompts, Scorer, SentenceSearch, search
 from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
 from workbench.search.sentence_writing.restarts import left_out, update_restart, without_left_out
-from workbench.search.sentence_writing.search_inputs import both_sides
+from workbench.search.sentence_writing.search_inputs import both_sides, telling_questions
 from workbench.search.sentence_writing.sentence_form import Template
 from workbench.search.sentence_writing.sentence_tools import SentenceTools
 from workbench.search.sentence_writing.word_bank import OneGapTemplates, WordBank
@@ -283,6 +285,63 @@ def test_step_contexts_take_answer_sides_in_turn(setting):
             c.answers[0][0] for c in (*items[:3], *swapped[:1]) if c.answers[0][0] != items[0].answers[0][0]
         ),
     ]
+
+
+def test_the_questions_of_a_step_are_those_on_which_prompts_differ_as_on_all():
+    """Planted: of four questions a side, one on each side follows the prompts; the others are noise or constant."""
+    contexts = make_contexts(random_model(), load_persona("english_sycophancy").split().search).per_group(8)
+    sides = np.array([context.item.matching == "Yes" for context in contexts])
+    assert sides.sum() == 4
+    generator = torch.Generator().manual_seed(0)
+    scores = 0.05 * torch.randn(16, 8, generator=generator)
+    effect, wanted = (
+        torch.randn(16, generator=generator),
+        [int(np.flatnonzero(sides)[2]), int(np.flatnonzero(~sides)[1])],
+    )
+    scores[:, wanted] += effect[:, None]
+    scores[:, next(i for i in range(8) if i not in wanted)] = 1.0
+    assert telling_questions(contexts, scores, 2) == sorted(wanted)
+    four = telling_questions(contexts, scores, 4)
+    assert set(wanted) < set(four) and sum(sides[four]) == 2
+    assert telling_questions(contexts, scores, 20) == list(range(8))
+
+
+def test_questions_that_balance_within_a_group_are_chosen_together():
+    contexts = make_contexts(random_model(), load_persona("suggested_sycophancy").split().search).take(12)
+    scores = torch.randn(10, 12, generator=torch.Generator().manual_seed(1))
+    chosen = [contexts.items[i].item for i in telling_questions(contexts, scores, 2)]
+    assert chosen[0].group == chosen[1].group and chosen[0].matching == chosen[1].not_matching
+
+
+@pytest.mark.parametrize("persona", ["feedback_sycophancy", "suggested_sycophancy"])
+def test_a_step_scores_whole_answers_of_whole_questions(persona):
+    """Answers of several tokens need two token sequences a question: both must be among those of a step."""
+    model = random_model()
+    contexts = make_contexts(model, load_persona(persona).split().search).take(6)
+    assert contexts.branched[0].n_branches == 2 and contexts.branched.unbranched == contexts
+    method = SentenceSearch(**SMALL, max_cross_entropy=30.0)
+    bench = SearchToolkit.make(Scorer(runner_for(model), answer_log_odds(), contexts), seed=0)
+    tools = SentenceTools.of(bench, method)
+    texts = ["Be calm.", "You are kind.", "Be honest and good."]
+    prompts = [tools.slot.encode(text) for text in texts]
+    for few, scores in (
+        (both_sides(contexts, 2), tools.scorer.objectives(as_ids(prompts))),
+        (None, tools._chosen_questions(prompts)),
+        (None, tools.scorer.objectives(as_ids(prompts))),
+    ):
+        chosen = few or replace(
+            contexts, items=tuple(contexts[i] for i in bench.memory["questions"].tolist())
+        )
+        oracle = [float(answer(model, chosen, ids).log_odds.mean()) for ids in prompts]
+        assert len(chosen) == 2 and scores.tolist() == pytest.approx(oracle, abs=1e-4)
+
+
+def test_a_resumed_search_keeps_the_questions_of_its_steps(setting):
+    model, contexts, _ = setting
+    bench = SearchToolkit.make(Scorer(runner_for(model), answer_log_odds(), contexts), seed=0)
+    bench.memory["questions"] = torch.tensor([4, 1])
+    tools = SentenceTools.of(bench, SentenceSearch(**SMALL, max_cross_entropy=30.0))
+    assert [c.item.id for c in tools.scorer.contexts] == [contexts[i].item.id for i in (4, 1)]
 
 
 # ---- writer -----------------------------------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ class SentenceSearch(SentenceSettings):
             screening.
         filled: Templates per step that are filled with words, before screening.
         joined: Pairs of good prompts per step that are joined to one prompt, before screening.
-        step_contexts: Number of questions on which a step scores sentences.
+        step_contexts: Number of questions on which a step scores sentences. They are chosen by the first sentences'
+            scores on up to eight search questions: those that rank them as all eight do.
         gradient: Whether the objective's gradient is used to predict effects of words.
         steering: Whether half of the sentences at the start are written with the residual stream steered
             along the objective's direction.
@@ -221,5 +222,6 @@ class SentenceSearch(SentenceSettings):
                 f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats per token: the limit was {limit:.2f}"
             )
         if not bench.scorer.objective.needs_final:
-            found += SentenceTools.of(bench, self).learned.disagreement()
+            tools = SentenceTools.of(bench, self)
+            found += tools.learned.disagreement(tools.scorer)
         return tuple(found)

@@ -37,13 +37,11 @@ class SentenceScores:
     Attributes:
         bench: The search's tools, such as its scorer, random generator and memory.
         method: The search's settings.
-        scorer: Scorer on the few questions that a step uses.
         bank: The search's candidate words.
     """
 
     bench: SearchToolkit
     method: SentenceSettings
-    scorer: Scorer
     bank: WordBank
 
     def remember(self, scored: ScoredPrompts, screened: ScreenedSentences) -> None:
@@ -90,19 +88,20 @@ class SentenceScores:
                 unlike.append(i)
         return unlike + [i for i in range(len(prompts)) if i not in set(unlike)]
 
-    def disagreement(self, n: int = 24) -> list[str]:
+    def disagreement(self, scorer: Scorer, n: int = 24) -> list[str]:
         """Warn if the model's answers do not follow the objective.
 
         The objective and the log-odds of the matching answer (the one that shows the persona) are compared by
         rank correlation, over `n` scored sentences from the best to the worst.
 
         Args:
+            scorer: Scorer on the few questions that a step uses.
             n: Number of sentences.
 
         Returns:
             One warning, or an empty list.
         """
-        memory, scorer, device = self.bench.memory, self.scorer, self.bench.scorer.runner.device
+        memory, device = self.bench.memory, self.bench.scorer.runner.device
         order = memory["scores"].argsort(descending=True, stable=True)
         rows = order[torch.linspace(0, len(order) - 1, min(n, len(order))).round().long()]
         if len(rows) < 8:
@@ -124,14 +123,15 @@ class SentenceScores:
             "(refit_direction fits one on what such sentences do)"
         ]
 
-    def differentiate(self, prompts: Sequence[Prompt]) -> None:
+    def differentiate(self, scorer: Scorer, prompts: Sequence[Prompt]) -> None:
         """Store the gradient of the objective at the embeddings, averaged over prompts and positions.
 
         Args:
+            scorer: Scorer on the few questions that a step uses.
             prompts: Token ids of the prompts at which the gradient is taken.
         """
         device = self.bench.scorer.runner.device
-        slopes = [self.scorer.gradients(as_ids([prompt], device)).mean((0, 1)) for prompt in prompts]
+        slopes = [scorer.gradients(as_ids([prompt], device)).mean((0, 1)) for prompt in prompts]
         self.bench.memory["slope"] = torch.stack(slopes).mean(0).cpu()
 
     def fit(self, probe: bool | None = None) -> WordEffectModel:

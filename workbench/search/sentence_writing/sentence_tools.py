@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.search.nan_check import check_finite
 from workbench.search.scored_prompts import ScoredPrompts, as_ids, as_prompts
 from workbench.search.scoring.scorer import Scorer
-from workbench.search.sentence_writing.search_inputs import both_sides
+from workbench.search.sentence_writing.search_inputs import both_sides, telling_questions
 from workbench.search.sentence_writing.sentence_form import load_form
 from workbench.search.sentence_writing.sentence_proposals import SentenceProposals
 from workbench.search.sentence_writing.sentence_scores import ALIKE, SentenceScores
@@ -32,6 +35,8 @@ from workbench.search.toolkit import SearchToolkit
 _GROW_FROM = 4
 #: Least limit, nats, of the ending of a template with one word.
 _WORD_ENDING = 6.5
+#: Most search questions from which those of a step are chosen.
+_QUESTIONS = 8
 #: Value of a limit that is switched off.
 _NO_LIMIT = 1e6
 
@@ -48,7 +53,6 @@ class SentenceTools:
         slot: Converts prompts between text and tokens at the slot, the place in the chat where they are
             inserted.
         writer: Lets the model write sentences, and screens them.
-        scorer: Scorer on the few questions that a step uses.
         words: The candidate words, and those of them that were tried in templates.
     """
 
@@ -56,13 +60,26 @@ class SentenceTools:
     method: SentenceSettings
     slot: SlotText
     writer: SentenceWriter
-    scorer: Scorer
     words: WordBank
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scorer on the few questions that a step uses; they are chosen when the first sentences are scored."""
+        contexts = self.bench.scorer.contexts.unbranched
+        if "questions" not in self.bench.memory:
+            return self._scorer(both_sides(contexts, self.method.step_contexts))
+        chosen = self.bench.memory["questions"].tolist()
+        return self._scorer(replace(contexts, items=tuple(contexts.items[i] for i in chosen)))
+
+    def _scorer(self, contexts: Contexts) -> Scorer:
+        """Return a scorer of the search's objective on some of its questions."""
+        whole = self.bench.scorer
+        return Scorer(whole.runner, whole.objective, contexts, whole.optimizations, whole.chunk.tokens)
 
     @cached_property
     def learned(self) -> SentenceScores:
         """The sentences scored so far, and the models that predict scores from them."""
-        return SentenceScores(self.bench, self.method, self.scorer, self.words)
+        return SentenceScores(self.bench, self.method, self.words)
 
     @cached_property
     def proposals(self) -> SentenceProposals:
@@ -89,15 +106,8 @@ class SentenceTools:
                 raise UserError(
                     "no token that may be used ends a sentence: a search over sentences needs one (see the lexicon)"
                 )
-            few = Scorer(
-                runner,
-                scorer.objective,
-                both_sides(scorer.contexts, method.step_contexts),
-                scorer.optimizations,
-                scorer.chunk.tokens,
-            )
             bank = WordBank(slot, writer, _candidate_words(writer), bench.memory)
-            bench.tools["sentences"] = cls(bench, method, slot, writer, few, bank)
+            bench.tools["sentences"] = cls(bench, method, slot, writer, bank)
         return bench.tools["sentences"]
 
     def openings(self, sampled: int) -> list[Prompt]:
@@ -162,14 +172,34 @@ class SentenceTools:
         self.set_limits(screened)
         fluent = (screened.cross_entropy <= float(self.bench.memory["limits"][0]) + 1.0).nonzero()[:, 0]
         first, rest = fluent[: method.first_scored], fluent[method.first_scored :]
-        scored = self.score([kept[i] for i in first.tolist()], screened.pick(first))
+        some = [kept[i] for i in first.tolist()]
+        scored = self.score(some, screened.pick(first), self._chosen_questions(some))
         if method.gradient:
-            self.learned.differentiate(_most_natural(scored, 3))
+            self.learned.differentiate(self.scorer, _most_natural(scored, 3))
         if len(rest):
             mean, _ = self.learned.predicted([kept[i] for i in rest.tolist()], screened.residuals[rest])
             best = rest[mean.argsort(descending=True, stable=True)[: method.children]]
             scored = scored.join(self.score([kept[i] for i in best.tolist()], screened.pick(best)))
         return scored.join(self._scored_words())
+
+    def _chosen_questions(self, prompts: Sequence[Prompt]) -> Float[Tensor, " prompt"] | None:
+        """Choose the questions of a step by the scores of prompts on up to eight search questions.
+
+        Returns:
+            The prompts' objective on the chosen questions; None if there is no choice.
+        """
+        contexts, n = self.bench.scorer.contexts.unbranched, self.method.step_contexts
+        if len(contexts) <= n or len(prompts) < 3:
+            return None
+        asked = both_sides(contexts, _QUESTIONS)
+        ids = as_ids(prompts, self.bench.scorer.runner.device)
+        one = [self._scorer(replace(asked, items=(context,))).objectives(ids) for context in asked]
+        scores = torch.stack(one, dim=1)
+        chosen = telling_questions(asked, scores.cpu(), n)
+        places = {id(context): i for i, context in enumerate(contexts.items)}
+        self.bench.memory["questions"] = torch.tensor([places[id(asked.items[i])] for i in chosen])
+        self.__dict__.pop("scorer", None)
+        return scores[:, chosen].mean(1)
 
     def _scored_words(self) -> ScoredPrompts:
         """Score templates with one word, a few at a time; the bank grows in between."""
@@ -273,13 +303,19 @@ class SentenceTools:
 
     # ---- scores and what is learned from them -----------------------------------------------------------------------
 
-    def score(self, prompts: Sequence[Prompt], screened: ScreenedSentences | None) -> ScoredPrompts:
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        screened: ScreenedSentences | None,
+        objectives: Float[Tensor, " prompt"] | None = None,
+    ) -> ScoredPrompts:
         """Compute the scores of prompts on the few questions that a step uses, and store them.
 
         Args:
             prompts: Token ids of the prompts.
             screened: The prompts' screening measures (such as their cross-entropy); None if there are no
                 prompts.
+            objectives: The prompts' objective on these questions, if it is known already.
         """
         device = self.bench.scorer.runner.device
         if not prompts or screened is None:
@@ -287,7 +323,8 @@ class SentenceTools:
             return ScoredPrompts(as_ids([], device), none, none)
         self._measure_roles(prompts, screened)
         ids = as_ids(prompts, device)
-        scored = ScoredPrompts(ids, self.scorer.objectives(ids), screened.cross_entropy.to(device))
+        known = self.scorer.objectives(ids) if objectives is None else objectives
+        scored = ScoredPrompts(ids, known, screened.cross_entropy.to(device))
         check_finite(self.bench.scorer.runner, self.scorer.contexts, scored)
         self.learned.remember(scored, screened)
         return scored
