@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -197,3 +199,12 @@ def test_user_mistakes_are_told_in_one_line(model):
     for prompt in ("be \udcff calm", "be \ud83d"):
         with pytest.raises(UserError, match="half of a character"):
             encode_prompt(model, make_contexts(model, split, n=1), prompt)
+
+
+def test_contexts_of_which_a_branch_is_missing_have_no_scores():
+    contexts = make_contexts(random_model(), load_persona("feedback_sycophancy").split().search).take(4)
+    branched = contexts.branched
+    assert len(branched) == 8 and branched.branched is branched and branched.unbranched == contexts
+    for lacking in (branched[:7], replace(branched, items=branched.items[::2])):
+        with pytest.raises(RuntimeError, match="lack one of their branches"):
+            _ = lacking.branched

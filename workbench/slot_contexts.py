@@ -202,8 +202,17 @@ class Contexts(ShowsTable, Sequence[Context]):
         If a context needs two branches, every context gets two, so a mean over branches is the mean over
         contexts. If all answers are single tokens, or if the contexts are branches already, they are returned
         unchanged.
+
+        Raises:
+            RuntimeError: Of some questions only one branch is among the contexts.
         """
         if all(c.one_token or c.branch is not None for c in self.items):
+            counts = Counter(c.branch for c in self.items if c.branch is not None)
+            complete = len(set(counts.values())) <= 1 and len(counts) in (0, self.items[0].n_branches)
+            if not complete:
+                raise RuntimeError(
+                    "some contexts lack one of their branches: choose among `unbranched` contexts"
+                )
             return self
         n = max(len(c.branches) for c in self.items)
         return replace(
