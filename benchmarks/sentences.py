@@ -3,7 +3,8 @@
 For each cell (model and persona, suppress) and seed: search on the search split, choose on selection, report
 on test; effects are changes of log-odds against no prompt. All searches have the same budget in token-layers,
 proposals counted. The twelve written sentences are chosen on selection too; the eight neutral ones are the
-placebo. Cross-entropy is judged by the searched model in the slot and by the base model without adapter,
+placebo. `balanced`: the same effects with both matching answers weighted equally, as a test split may have more of one.
+Cross-entropy is judged by the searched model in the slot and by the base model without adapter,
 which no search optimised. Intervals: two-level bootstrap over seeds and question groups.
 
 One JSON file a cell, method and seed in --out; what is there already is not run again.
@@ -226,20 +227,30 @@ def run(
 
 
 def two_level(
-    rows: list[list[float]], groups: list[str], against: list[float] | None = None, n: int = 2000
+    rows: list[list[float]],
+    groups: list[str],
+    against: list[float] | None = None,
+    n: int = 2000,
+    matching: list[str] | None = None,
 ) -> tuple[float, float, float]:
     """Mean effect (or difference from one other prompt's) over seeds and questions, and its 95 % interval: seeds and question groups
-    are drawn with replacement."""
+    are drawn with replacement. With the matching answer of each question, both answers are weighted equally."""
     table = np.array(rows) - (np.zeros(len(groups)) if against is None else np.array(against))
     names = np.array(groups)
+    sides = np.array(matching if matching is not None else [""] * len(groups))
+
+    def mean(drawn: np.ndarray, columns: np.ndarray) -> float:
+        parts = [drawn[:, columns[sides[columns] == side]] for side in np.unique(sides)]
+        return float(np.mean([part.mean() for part in parts if part.size]))
+
     members = [np.flatnonzero(names == name) for name in sorted(set(groups))]
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(n):
         columns = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        draws.append(table[rng.integers(len(table), size=len(table))][:, columns].mean())
+        draws.append(mean(table[rng.integers(len(table), size=len(table))], columns))
     low, high = np.quantile(draws, [0.025, 0.975])
-    return float(table.mean()), float(low), float(high)
+    return mean(table, np.arange(len(groups))), float(low), float(high)
 
 
 def summary(out: Path) -> dict[str, Any]:
@@ -252,6 +263,7 @@ def summary(out: Path) -> dict[str, Any]:
         fixed = read_json(path, schema=1)
         written, neutral = fixed["written"], fixed["neutral"]
         placebo = np.mean([entry["effects"] for entry in neutral], axis=0).tolist()
+        matching = [item.matching for item in load_persona(f"english_{persona}").split(seed=0).test]
         entries: dict[str, list[dict[str, Any]]] = {"written": [written], "neutral": neutral}
         for found in sorted(out.glob(f"{model}-{persona}-*-*.json")):
             content = read_json(found, schema=1)
@@ -271,6 +283,10 @@ def summary(out: Path) -> dict[str, Any]:
             }
             over = two_level(effects, written["groups"], written["effects"])
             row |= dict(zip(("over_written", "over_written_low", "over_written_high"), over, strict=True))
+            row["balanced"] = two_level(effects, written["groups"], matching=matching)
+            row["balanced_over_written"] = two_level(
+                effects, written["groups"], written["effects"], matching=matching
+            )
             row["over_neutral"] = two_level(effects, written["groups"], placebo)[0]
             for key in (
                 "cross_entropy",
