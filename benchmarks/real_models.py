@@ -94,7 +94,7 @@ def over_seeds(runs: Sequence[tuple[dict[str, Any], pd.DataFrame]], n: int = 400
 
 def effects_by_group(run: Path) -> pd.DataFrame:
     """Change of log-odds against no prompt, condition x group, over the groups in which more than one answer was the matching one."""
-    means = _sides(_answers(run))[1]
+    means = sides(_answers(run))[1]
     return means.sub(means.loc["no prompt"])
 
 
@@ -112,7 +112,7 @@ def true_statements(run: Path, baseline: str = "no prompt") -> dict[str, dict[st
     return {
         str(name): {
             "true_rate": round(float(rates[name]), 4),
-            "true_change": _interval(values.loc[name] - values.loc[baseline], groups),
+            "true_change": interval(values.loc[name] - values.loc[baseline], groups),
         }
         for name in values.index
     }
@@ -127,8 +127,8 @@ def _answers(run: Path) -> pd.DataFrame:
     return table.assign(matching=table["item"].map(matching))
 
 
-def _sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means by condition, group and matching answer, and over the answers (condition x group)."""
+def sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean log-odds by condition, group and matching answer, and over the answers (condition x group)."""
     complete = table[table.groupby("group")["matching"].transform("nunique") > 1]
     if complete.empty:  # one question a group: nothing cancels
         complete = table
@@ -142,22 +142,23 @@ def by_condition(
     """Effects by condition over the groups in which more than one answer was the matching one.
 
     table: condition, group, matching, log_odds."""
-    sides, means = _sides(table)
+    by_answer, means = sides(table)
     answers, found = sorted(table["matching"].unique()), {}
     for name in table["condition"].unique():
         groups = tuple(means.columns)
-        one: dict[str, Any] = {"groups": len(groups), "log_odds": _interval(means.loc[name], groups)}
-        one["effect"] = _interval(means.loc[name] - means.loc[baseline], groups)
+        one: dict[str, Any] = {"groups": len(groups), "log_odds": interval(means.loc[name], groups)}
+        one["effect"] = interval(means.loc[name] - means.loc[baseline], groups)
         if neutral in means.index:
-            one["beyond_neutral"] = _interval(means.loc[name] - means.loc[neutral], groups)
+            one["beyond_neutral"] = interval(means.loc[name] - means.loc[neutral], groups)
         if len(answers) == 2:
-            change = sides.loc[name] - sides.loc[baseline]
+            change = by_answer.loc[name] - by_answer.loc[baseline]
             one["answer_bias"] = float((change[answers[0]] - change[answers[1]]).mean() / 2)
         found[name] = one
     return found
 
 
-def _interval(values: pd.Series, groups: tuple[str, ...]) -> list[float]:
+def interval(values: pd.Series, groups: tuple[str, ...]) -> list[float]:
+    """Mean and ends of its 95 % t interval over groups."""
     found = cluster_interval(np.asarray(values, dtype=float), groups)
     return [round(value, 4) for value in (found.estimate, found.low, found.high)]
 
