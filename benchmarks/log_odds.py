@@ -5,7 +5,8 @@ the model's tokenizer, run through AutoModelForCausalLM in float32, and the log-
 tokens are summed. Errors are mean and largest absolute differences of log-odds from it, nats: the workbench's
 in each dtype, and Hugging Face's own in bfloat16. With a run, its found prompt is scored instead of a written one, and
 the reading of its direction at the last token before the answer is compared too: the projection of the residual
-stream on the unit vector. Readings and their largest errors are fractions of the residual stream's norm.
+stream on the unit vector. Readings and their largest errors are fractions of the residual stream's norm. Rows of
+other models in the file remain.
 
     python -m benchmarks.log_odds --models smollm2-135m MODELS/qwen2.5-coder-0.5b.gguf --items 4 --out benchmarks/latest/log_odds.json
     python -m benchmarks.log_odds --models MODEL --run RUN --items 2 --out benchmarks/latest/log_odds_found.json
@@ -196,7 +197,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run whose found prompt and direction are compared")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    names = {Path(name).name for name in asked.models}
+    before = read_json(asked.out)["rows"] if asked.out.is_file() else []
+    rows: list[dict[str, Any]] = [row for row in before if row["model"] not in names]
     what = Asked() if asked.run is None else Asked.of_run(asked.run)
     for name in asked.models:
         rows += measure(name, asked.items, asked.tokens, what)
