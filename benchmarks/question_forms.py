@@ -26,7 +26,7 @@ from workbench.contexts import make_contexts
 from workbench.forced_choice import answer
 from workbench.models import load_model
 from workbench.personas import Split, load_persona
-from workbench.runs import read_yaml, write_json
+from workbench.runs import read_json, read_yaml, write_json
 
 FORMS = ("feedback", "doubt", "suggested")
 GROUPS = 24
@@ -85,20 +85,21 @@ def measure(model: Any, form: str, prompts: dict[str, str | None]) -> dict[str, 
 
 
 def main() -> None:
-    """Prompts of a YAML file (name: text), after no prompt; the file is written after each form."""
+    """Prompts of a YAML file (name: text), after no prompt; the file is written after each form and keeps other forms."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/question_forms.json"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(asked.model, dtype=asked.dtype)
     prompts: dict[str, str | None] = {"none": None, **read_yaml(asked.prompts)}
-    forms: dict[str, Any] = {}
-    for form in FORMS:
+    forms: dict[str, Any] = read_json(asked.out)["forms"] if asked.out.is_file() else {}
+    for form in asked.forms:
         forms[form] = measure(model, form, prompts)
         write_json(asked.out, {"model": Path(asked.model).name, "dtype": asked.dtype, "forms": forms})
         for name, row in forms[form].items():
