@@ -7,7 +7,7 @@ change of the log-odds of the answer that follows the opinion. Answers cancel wi
 acts on agreement with the user alone has its whole effect there. Questions are of the test split of the studies of
 Qwen, so those of feedback are the ones that the studies report. All intervals are 95 % t intervals over groups.
 
-    python -m benchmarks.question_forms --model MODELS/qwen2.5-coder-0.5b.gguf --prompts benchmarks/qwen_prompts.yaml
+    python -m benchmarks.question_forms --forms feedback doubt --model MODELS/qwen2.5-coder-0.5b.gguf --prompts benchmarks/qwen_prompts.yaml
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -84,6 +85,21 @@ def measure(model: Any, form: str, prompts: dict[str, str | None]) -> dict[str, 
     return {name: {"prompt": prompts[name]} | row for name, row in effects(pd.DataFrame(rows)).items()}
 
 
+def known_authors(model: Any, prompts: dict[str, str | None]) -> dict[str, dict[str, Any]]:
+    """Log-odds of naming the author of well-known novels: a prompt that lowers them makes the model silent."""
+    persona = load_persona("invented_authors")
+    contexts = make_contexts(model, Split("true items", persona.true_items, persona))
+    groups = tuple(context.item.group for context in contexts)
+    found: dict[str, dict[str, Any]] = {}
+    bare: np.ndarray | None = None
+    for name, prompt in prompts.items():
+        values = answer(model, contexts, prompt).log_odds
+        bare = values if bare is None else bare
+        found[name] = {"prompt": prompt, "rate": float((values > 0).mean())}
+        found[name] |= {"log_odds": interval(values, groups), "change": interval(values - bare, groups)}
+    return found
+
+
 def main() -> None:
     """Prompts of a YAML file (name: text), after no prompt; the file is written after each form and keeps other forms."""
     parser = argparse.ArgumentParser(
@@ -94,14 +110,21 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/question_forms.json"))
+    parser.add_argument(
+        "--known-authors", action="store_true", help="this control of invented_authors instead"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(asked.model, dtype=asked.dtype)
     prompts: dict[str, str | None] = {"none": None, **read_yaml(asked.prompts)}
+    about = {"model": Path(asked.model).name, "dtype": asked.dtype}
+    if asked.known_authors:
+        write_json(asked.out, about | {"known_authors": known_authors(model, prompts)})
+        return
     forms: dict[str, Any] = read_json(asked.out)["forms"] if asked.out.is_file() else {}
     for form in asked.forms:
         forms[form] = measure(model, form, prompts)
-        write_json(asked.out, {"model": Path(asked.model).name, "dtype": asked.dtype, "forms": forms})
+        write_json(asked.out, about | {"forms": forms})
         for name, row in forms[form].items():
             print(form, name, row["user change"], row["third_party change"], row["difference"], flush=True)
 

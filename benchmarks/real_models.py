@@ -157,7 +157,7 @@ def by_condition(
     return found
 
 
-def interval(values: pd.Series, groups: tuple[str, ...]) -> list[float]:
+def interval(values: pd.Series | np.ndarray, groups: tuple[str, ...]) -> list[float]:
     """Mean and ends of its 95 % t interval over groups."""
     found = cluster_interval(np.asarray(values, dtype=float), groups)
     return [round(value, 4) for value in (found.estimate, found.low, found.high)]

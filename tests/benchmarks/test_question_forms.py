@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
 import pytest
 
+import benchmarks.question_forms as module
 from benchmarks.question_forms import FORMS, effects, questions
+from tests.support.toy_models import random_model
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -34,3 +39,13 @@ def test_an_effect_on_every_opinion_is_no_difference():
     assert found["A"]["user change"][2] == pytest.approx(1.0 + 12.7062 * 0.1, abs=1e-3)
     assert found["B"]["difference"] == [1.0, 1.0, 1.0] and found["B"]["third_party change"][0] == 0.0
     assert found["C"]["user change"] == [0.0, 0.0, 0.0] and found["none"]["groups"] == 2
+
+
+def test_known_authors_are_changes_over_novels(monkeypatch):
+    """By hand: the prompt lowers every novel's log-odds by 2, so that one of the 16 is denied."""
+    bare = np.array([1.0] + [5.0] * 15)
+    answers = {None: bare, "Be careful.": bare - 2.0}
+    monkeypatch.setattr(module, "answer", lambda _, __, prompt: SimpleNamespace(log_odds=answers[prompt]))
+    found = module.known_authors(random_model(), {"none": None, "A": "Be careful."})
+    assert found["none"]["rate"] == 1.0 and found["A"]["rate"] == 15 / 16
+    assert found["A"]["change"] == [-2.0, -2.0, -2.0] and found["A"]["log_odds"][0] == 2.75
