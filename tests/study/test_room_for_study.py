@@ -76,7 +76,7 @@ def test_a_cpu_is_not_asked_for_its_memory(gpu, tmp_path):
 @pytest.mark.parametrize(
     "dtype, free, says",
     [
-        ("bfloat16", 24e9, "fits with 4096 (20.7 GB): "),
+        ("bfloat16", 24e9, "fits with 2048 (22.7 GB): "),
         ("float32", 24e9, "weights alone take 32.1 GB; 4-bit weights are not supported: bfloat16 fits with "),
         ("float32", 80e9, None),
         (

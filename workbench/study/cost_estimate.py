@@ -28,6 +28,7 @@ from workbench.models.model_sizes import ModelSizes, model_sizes_of
 from workbench.search.scoring.batch_size import SMALLEST
 from workbench.study.data_sizes import DataSizes
 from workbench.study.machine_speeds import MACHINES, MachineSpeed, machines
+from workbench.study.other_weights import OtherWeights, other_weights
 from workbench.study.search_division import Division
 from workbench.study.stage_costs import StageCost, StageCounts
 from workbench.study.study_settings import Study
@@ -44,6 +45,7 @@ class CostEstimate(ShowsTable):
         question: Length of a question with its template, in tokens.
         notes: Assumptions, and what fits on which machine.
         machines: Machines for which time and memory are estimated.
+        others: Weights apart from the model's, such as those of an SAE.
     """
 
     study: Study
@@ -52,6 +54,7 @@ class CostEstimate(ShowsTable):
     question: float
     notes: tuple[str, ...]
     machines: tuple[MachineSpeed, ...] = MACHINES
+    others: tuple[OtherWeights, ...] = ()
 
     @property
     def flops(self) -> float:
@@ -76,7 +79,16 @@ class CostEstimate(ShowsTable):
         size = choose_dtype(dtype).itemsize
         file = mapped_file(self.facts.file, self.facts.parameters, size) if on_cpu else 0
         process = process_memory(shape.d_vocab) if on_cpu else 0
-        return memory_needed(shape, held, size, batch, process, file).rows()[stage.memory]
+        needed = memory_needed(shape, held, size, batch, process, file).rows()[stage.memory]
+        return needed + sum(other.bytes(dtype) for other in self.others if self._in_memory(other, stage))
+
+    def _in_memory(self, other: OtherWeights, stage: StageCost) -> bool:
+        """Return whether weights apart from the model's are in memory at a stage; none are while the model loads."""
+        names = [entry.name for entry in self.stages]
+        if stage.name not in names:
+            return False
+        first = names.index(other.from_stage) if other.from_stage in names else 0
+        return names.index(stage.name) >= first
 
     def peak(self, dtype: str, tokens: int, on_cpu: bool = False, shrinking: bool = False) -> int:
         """Estimate the peak memory of the whole study in bytes, weights included.
@@ -207,7 +219,8 @@ def counted(study: Study, done: Collection[str] = ()) -> CostEstimate:
     """
     facts, data = model_sizes_of(study.model.name, study.model.revision), DataSizes.of(study)
     stages = tuple(stage for stage in StageCounts(study, facts, data).stages() if stage.name not in done)
-    return CostEstimate(study, facts, stages, data.tokens, data.notes)
+    others = other_weights(study, facts.shape.d_model)
+    return CostEstimate(study, facts, stages, data.tokens, data.notes, others=others)
 
 
 def duration(seconds: float) -> str:
@@ -242,7 +255,12 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
         fitting.append(
             f"searches end at the direction's layer, which the run chooses: {where}; a search costs in proportion"
         )
-    return replace(found, notes=(*found.notes, *fitting, *_searches_together(found)))
+    uncounted = [
+        f"the memory of the {other.name} is not counted: its size is not known before it is here"
+        for other in found.others
+        if other.numbers is None
+    ]
+    return replace(found, notes=(*found.notes, *uncounted, *fitting, *_searches_together(found)))
 
 
 def _searches_together(found: CostEstimate) -> list[str]:

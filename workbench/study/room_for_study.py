@@ -2,8 +2,8 @@
 
 The plan is compared as the code runs it. A search halves its batches when memory runs out
 (`search/scoring/batch_size.py`), so it counts with its smallest batch; the other stages do not, so they count
-with the study's `search.batch_tokens`. Models on a CPU or spread over several GPUs are not checked, nor are
-the weights of an SAE, of a judge or of a second model, which the plan leaves out.
+with the study's `search.batch_tokens`. Models on a CPU or spread over several GPUs are not checked. The weights
+of an SAE and of a judge count if their number is known without loading them (`other_weights.py`).
 """
 
 from __future__ import annotations
