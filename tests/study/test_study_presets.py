@@ -15,8 +15,9 @@ from workbench.directions.activation_sampling import ActivationSampler
 from workbench.models import runner_for
 from workbench.personas import load_persona
 from workbench.study.asking_protocol import PUBLISHED, AskingProtocol
+from workbench.study.direction_test_size import why_not_tested
 from workbench.study.material import Material
-from workbench.study.study_presets import PERSONAS, SAES, as_file, preset, presets
+from workbench.study.study_presets import PERSONAS, SAES, as_file, demo_study, first_study, preset, presets
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,24 @@ def test_the_named_saes_stand_in_sae_lens_registry_for_that_very_model():
         )
         assert (named, releases) == wb.sae.saes_for(REPOSITORIES[model]) and releases
     assert wb.sae.saes_for("organism")[0] == ("organism",) and wb.sae.saes_for("/some/directory") == ((), ())
+
+
+@pytest.mark.parametrize("model", ("smollm2-personas", "smollm2-135m", "qwen2.5-7b-instruct"))
+@pytest.mark.parametrize("sign", ("suppress", "induce"))
+def test_a_first_study_of_a_real_vocabulary_searches_over_sentences(model, sign):
+    """Searches over single tokens end at strings that are no language. It can test whether there is a direction."""
+    study = first_study(model=model, sign=sign)
+    assert (study.search.method, study.persona, study.model.name, study.sign) == (
+        "sentences",
+        "feedback_sycophancy",
+        model,
+        sign,
+    )
+    assert study.search.options == {} and study.sae == "none"
+    assert {"manual", "neutral_text", "random_text", *study.primary} <= set(study.conditions)
+    assert why_not_tested(study, load_persona(study.persona)) is None
+
+
+def test_a_first_study_of_the_organism_is_the_demo():
+    assert first_study() == demo_study("sycophancy")
+    assert first_study("hallucination", sign="induce") == demo_study("hallucination", "induce")

@@ -15,28 +15,28 @@ from workbench.errors import UserError
 def init(
     file: Path = Path("study.yaml"),
     *,
-    persona: str = "sycophancy",
+    persona: str | None = None,
     model: str = "organism",
     sign: Sign = "suppress",
 ) -> None:
     """Write a study file with a comment on every setting.
 
+    For the package's own model it is the demo. For other models it is a small study that searches over whole
+    sentences.
+
     Args:
         file: File to write; an existing file is not overwritten.
-        persona: Name of a persona that the package's own model shows, or a persona file (YAML). Another name
-            needs the setting `data.path` of the study file.
+        persona: Name of a persona (`workbench persona list`), or a persona file (YAML). Without it: sycophancy,
+            by questions that suit the model. Personas of published data need the setting `data.path`.
         model: Name or directory of the model.
         sign: Aim: less of the persona (suppress) or more (induce).
     """
-    from workbench.study.study_presets import demo_study
-    from workbench.study.study_settings import ModelSettings
+    from workbench.study.study_presets import first_study
     from workbench.study.study_template import study_template
 
     if not file.parent.is_dir():
         raise UserError(f"cannot write {file}: {file.parent} is not a directory")
-    study = demo_study(persona, sign).model_copy(
-        update={"name": file.stem, "model": ModelSettings(name=model)}
-    )
+    study = first_study(persona, model, sign).model_copy(update={"name": file.stem})
     try:
         with file.open("x", encoding="utf-8") as handle:
             handle.write(study_template(study))

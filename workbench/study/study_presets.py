@@ -103,6 +103,38 @@ def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int =
     )
 
 
+def first_study(persona: str | None = None, model: str = "organism", sign: Sign = "suppress") -> Study:
+    """Return a study from which to make one's own: small, with settings that suit the model.
+
+    On the organism (the package's own small model) it is the demo. Any other model has a real vocabulary, in
+    which searches over single tokens end at strings that are no language. Its study therefore searches over
+    whole sentences; it has no SAE, and looks for a direction in all layers.
+
+    Args:
+        persona: Name of a persona or a persona file. None: sycophancy by the questions that suit the model, the
+            organism's own or those with the user's feedback on an argument.
+        model: Name or directory of the model.
+        sign: Intended effect: "suppress" or "induce".
+
+    Example:
+        >>> first_study(model="qwen2.5-7b-instruct").search.method
+        'sentences'
+    """
+    if model == "organism":
+        return demo_study(persona or "sycophancy", sign)
+    study = _language_demo(persona or "feedback_sycophancy", sign, 0)
+    enough: dict[str, Any] = {
+        "texts": 16,
+        "contexts": 12,
+    }  # the demo has too few to test whether there is a direction
+    if model != study.model.name:
+        enough["layers"] = None
+        study = study.model_copy(update={"model": ModelSettings(name=model)})
+    study = study.model_copy(update={"directions": study.directions.model_copy(update=enough)})
+    conditions = ("manual", "neutral_text", "random_text", "resga", "answer_objective", "steering")
+    return study.model_copy(update={"conditions": conditions, "primary": ("resga", "answer_objective")})
+
+
 def _language_demo(persona: str, sign: Sign, seed: int) -> Study:
     """Return the demo in English on the real-language organism (extra smollm2).
 
