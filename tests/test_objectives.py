@@ -27,6 +27,7 @@ from workbench.objectives import (
     projection,
     read,
 )
+from workbench.personas import load_persona
 
 SITE = Site(1)
 
@@ -132,6 +133,37 @@ def test_calibration_makes_neutral_prompts_standard(setting):
         assert float(scores.std()) == pytest.approx(1.0, abs=1e-3)
     kept = hold_direction(vector).calibrate(model, contexts, n=10, length=4, seed=3)
     assert kept.inner.scale == projection(vector).calibrate(model, contexts, n=10, length=4, seed=3).scale
+
+
+@pytest.mark.parametrize("kind", ("one token", "whole answers"))
+def test_calibration_keeps_to_its_batch_and_has_the_same_scale(setting, monkeypatch, kind):
+    """The largest batch has at most the given number of tokens; scales differ by rounding only. Both branches of a question stay together."""
+    model, contexts = setting
+    if kind == "whole answers":
+        model = random_model()
+        contexts = make_contexts(model, load_persona("feedback_sycophancy").split().search).take(5)
+        assert contexts.branched[0].n_branches == 2
+    width, runner = runner_for(model).shape.d_model, runner_for(model)
+    vector = SimpleNamespace(vector=torch.randn(width, generator=torch.Generator().manual_seed(0)), site=SITE)
+    sizes: list[int] = []
+    run = type(runner).run
+
+    def counted(self, x, *rest, **more):
+        sizes.append(x.shape[0] * x.shape[1])
+        return run(self, x, *rest, **more)
+
+    for goal in (projection(vector), answer_log_odds()):
+        whole = goal.calibrate(model, contexts, n=4, length=3).scale
+        most = 2 * (max(len(c.sequence(())) for c in contexts.branched) + 3)
+        monkeypatch.setattr(type(runner), "run", counted)
+        sizes.clear()
+        parts = goal.calibrate(model, contexts, n=4, length=3, batch_tokens=most).scale
+        monkeypatch.undo()
+        rows = len(contexts.branched) if goal.needs_final else len(contexts)
+        asked = [size for size in sizes if size > 30]  # the others write the neutral prompts
+        assert max(asked) <= most and len(asked) == 4 * -(-rows // 2)
+        assert (parts.mean, parts.sd) == pytest.approx((whole.mean, whole.sd), rel=1e-3)
+        assert parts.norm_limit == pytest.approx(whole.norm_limit, rel=1e-4)
 
 
 def test_an_objective_that_never_moves_is_refused(setting):

@@ -53,9 +53,15 @@ class HoldObjective(Objective):
 
     @override
     def calibrate(
-        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+        self,
+        model: Any,
+        contexts: Contexts,
+        n: int = 24,
+        length: int = 8,
+        seed: int = 0,
+        batch_tokens: int = 8192,
     ) -> Objective:
-        return replace(self, inner=self.inner.calibrate(model, contexts, n, length, seed))
+        return replace(self, inner=self.inner.calibrate(model, contexts, n, length, seed, batch_tokens))
 
 
 def hold_direction(direction: Any) -> HoldObjective:

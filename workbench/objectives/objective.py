@@ -61,7 +61,13 @@ class Objective(ShowsFacts):
         return torch.zeros(len(ids), device=ids.device)
 
     def calibrate(
-        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+        self,
+        model: Any,
+        contexts: Contexts,
+        n: int = 24,
+        length: int = 8,
+        seed: int = 0,
+        batch_tokens: int = 8192,
     ) -> Objective:
         """Return the objective with its score in standard deviations over neutral prompts.
 
@@ -74,6 +80,7 @@ class Objective(ShowsFacts):
             n: Number of neutral prompts.
             length: Number of tokens of each.
             seed: Seed of the neutral prompts.
+            batch_tokens: Most tokens in one batch, padding included.
         """
         return self
 
@@ -143,10 +150,18 @@ class CombinedObjective(Objective):
 
     @override
     def calibrate(
-        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+        self,
+        model: Any,
+        contexts: Contexts,
+        n: int = 24,
+        length: int = 8,
+        seed: int = 0,
+        batch_tokens: int = 8192,
     ) -> Objective:
         return CombinedObjective(
-            tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms)
+            tuple(
+                (w, term.calibrate(model, contexts, n, length, seed, batch_tokens)) for w, term in self.terms
+            )
         )
 
 

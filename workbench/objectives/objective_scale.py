@@ -68,23 +68,46 @@ class ScaledObjective(Objective):
 
     @override
     def calibrate(
-        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+        self,
+        model: Any,
+        contexts: Contexts,
+        n: int = 24,
+        length: int = 8,
+        seed: int = 0,
+        batch_tokens: int = 8192,
     ) -> Objective:
         runner = runner_for(model)
         neutral = neutral_prompts(runner, contexts, n, length, seed)
         plain = replace(self, scale=ObjectiveScale())  # type: ignore[type-var]
-        readouts = [read(runner, plain, contexts, prompt) for prompt in neutral]
-        norms = torch.cat(
-            [r.resid[site].norm(dim=-1) for r in readouts for site in self.sites] or [torch.zeros(1)]
-        )
-        limit = 1.1 * float(norms.max()) if self.sites else float("inf")
-        means = torch.stack([plain.raw(r).mean() for r in readouts]).double()
+        longest, means = 0.0, torch.zeros(len(neutral), dtype=torch.float64)
+        rows = contexts.branched if self.needs_final else contexts
+        for number, prompt in enumerate(neutral):
+            readouts = [
+                read(runner, plain, part, prompt) for part in _batches(rows, len(prompt), batch_tokens)
+            ]
+            means[number] = float(torch.cat([plain.raw(readout) for readout in readouts]).mean())
+            norms = [
+                float(readout.resid[site].norm(dim=-1).max()) for readout in readouts for site in self.sites
+            ]
+            longest = max(longest, *norms) if norms else longest
+        limit = 1.1 * longest if self.sites else float("inf")
         sd = float(means.std())
         if not sd > 1e-9:
             raise UserError(
                 "the objective does not move over neutral prompts: nothing to scale it by (latents that never fire?)"
             )
         return replace(self, scale=ObjectiveScale(float(means.mean()), sd, limit))  # type: ignore[type-var]
+
+
+def _batches(contexts: Contexts, length: int, batch_tokens: int) -> list[Contexts]:
+    """Split contexts into parts of at most `batch_tokens` tokens with a prompt, padding included; at least one each.
+
+    The branches of a context (token sequences that score its answers) stay together.
+    """
+    longest = max(len(context.sequence(())) for context in contexts) + length
+    together = contexts.items[0].n_branches if contexts.items[0].branch is not None else 1
+    size = max(1, batch_tokens // (longest * together)) * together
+    return [replace(contexts, items=contexts.items[i : i + size]) for i in range(0, len(contexts), size)]
 
 
 def neutral_prompts(

@@ -52,9 +52,17 @@ class ProjectionObjective(ScaledObjective):
 
     @override
     def calibrate(
-        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+        self,
+        model: Any,
+        contexts: Contexts,
+        n: int = 24,
+        length: int = 8,
+        seed: int = 0,
+        batch_tokens: int = 8192,
     ) -> Objective:
-        return super().calibrate(model, contexts, n, length, seed) if self.kind == "z" else self
+        if self.kind != "z":
+            return self
+        return super().calibrate(model, contexts, n, length, seed, batch_tokens)
 
 
 def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:

@@ -129,7 +129,12 @@ def run_search(
         material.search_contexts if objective.sites else material.search_questions
     )  # an objective on the answer always needs a question
     scaled = objective.calibrate(
-        material.model, contexts, n=s.neutral, length=make_method(study, method).length, seed=study.seed
+        material.model,
+        contexts,
+        n=s.neutral,
+        length=make_method(study, method).length,
+        seed=study.seed,
+        batch_tokens=s.batch_tokens,
     )
     goal = scaled if study.sign == "induce" else -scaled
     return search(
