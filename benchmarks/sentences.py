@@ -3,7 +3,8 @@
 For each cell (model and persona, suppress) and seed: search on the search split, choose on selection, report
 on test; effects are changes of log-odds against no prompt. All searches have the same budget in token-layers,
 proposals counted. The twelve written sentences are chosen on selection too; the eight neutral ones are the
-placebo. `balanced`: the same effects with both matching answers weighted equally, as a test split may have more of one.
+placebo. Prompts consist of whole words, as by default in studies (`lexicon: auto`; the tables before seeds 1201 to 1203 are of searches
+over all tokens). `balanced`: the same effects with both matching answers weighted equally, as a test split may have more of one.
 Cross-entropy is judged by the searched model in the slot and by the base model without adapter,
 which no search optimised. Intervals: two-level bootstrap over seeds and question groups.
 
@@ -31,6 +32,7 @@ from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import make_contexts
 from workbench.evaluation import prompt_robustness
 from workbench.forced_choice import answer
+from workbench.lexicons import readable_lexicon
 from workbench.models import load_model
 from workbench.objectives import answer_log_odds
 from workbench.personas import load_persona
@@ -159,7 +161,15 @@ class Cell:
         began = time.process_time()
         optimizations = Optimizations(halving=0.5) if method == "epo" else None
         frontier = search(
-            self.model, goal, contexts, value, budget, seed, optimizations=optimizations, batch_tokens=8192
+            self.model,
+            goal,
+            contexts,
+            value,
+            budget,
+            seed,
+            optimizations=optimizations,
+            batch_tokens=8192,
+            lexicon=readable_lexicon(self.model),
         )
         chosen = frontier.select(
             self.model, self.selection, truth=self.selection_truth, shortest=method != "epo"

@@ -85,7 +85,7 @@ class SentenceSearch(SentenceSettings):
         written: Sentences per step that the model writes, before screening.
         write_every: Steps from one writing of sentences by the model to the next.
         edited: Edits of the best sentences per step, before screening.
-        swapped: Versions per step of one of the best sentences, with other words in one place, before
+        swapped: Versions per step of the best sentences, with another word in one of four places, before
             screening.
         filled: Templates per step that are filled with words, before screening.
         joined: Pairs of good prompts per step that are joined to one prompt, before screening.

@@ -21,6 +21,8 @@ _KINDS = ("replace", "link", "replace", "delete")
 #: Weight of the model's log p for a linked word, below 1 because it was computed at the position before the
 #: link.
 _LINK_WEIGHT = 0.3
+#: Number of words, in the best prompts, that `swapped` replaces by others.
+_SWAPPED_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -86,32 +88,51 @@ class SentenceEdits:
         return [prompt for prompt in made if prompt]
 
     def swapped(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
-        """Replace one word of one of the best prompts by each of up to `n` other words.
+        """Replace words of the best prompts by other words of their kind, up to `n` results.
 
-        The words have the kind of the replaced one (adjective, noun, ...). They are the best by a drawn value
-        (learned effect plus noise) plus how well the model expects them at that place.
+        Up to four words are replaced, each in a prompt of its own draw; better prompts are drawn more often.
+        Only words of one token are replaced, because the kind (adjective, noun, ...) of others is not known.
+        The new words are the best by a drawn value (learned effect plus noise) plus how well the model
+        expects them at that place.
 
         Args:
             elites: Token ids of the best prompts, best first.
             n: Largest number of results.
         """
-        if not elites or not n:
-            return []
-        prompt = elites[min(self.pick(len(elites)), self.pick(len(elites)))]
-        spans = self.spans(prompt)
-        places = self._content(spans)
-        if not places:
-            return []
-        at = places[self.pick(len(places))]
-        log_probs = self.bank.writer.log_probs([prompt], self.bank.words.tokens)[0][sum(map(len, spans[:at]))]
-        worth = (self.values() + self.bank.expected(log_probs)).masked_fill(
-            ~self._alike(spans[at]), -torch.inf
-        )
-        words = worth.topk(min(n, int(worth.isfinite().sum()))).indices
-        return [
-            _flat([*spans[:at], (token,), *spans[at + 1 :]])
-            for token in self.bank.words.tokens[words].tolist()
-        ]
+        spans = [self.spans(prompt) for prompt in elites]
+        chosen = self._words_to_swap(spans)
+        made: list[Prompt] = []
+        for number, (which, at) in enumerate(chosen):
+            words = spans[which]
+            log_probs = self.bank.writer.log_probs([elites[which]], self.bank.words.tokens)[0]
+            worth = self.values() + self.bank.expected(log_probs[sum(map(len, words[:at]))])
+            worth = worth.masked_fill(~self._alike(words[at]), -torch.inf)
+            worth[int(self.bank.words.row[words[at][0]])] = -torch.inf
+            count = (n + len(chosen) - 1 - number) // len(chosen)
+            best = worth.topk(min(count, int(worth.isfinite().sum()))).indices
+            made += [
+                _flat([*words[:at], (token,), *words[at + 1 :]])
+                for token in self.bank.words.tokens[best].tolist()
+            ]
+        return made
+
+    def _words_to_swap(self, prompts: Sequence[Sequence[Prompt]]) -> list[tuple[int, int]]:
+        """Draw up to four words of some prompts, each a candidate word of one token: (prompt, place) of each."""
+        chosen: list[tuple[int, int]] = []
+        for _ in range(4 * _SWAPPED_WORDS if prompts else 0):
+            which = min(self.pick(len(prompts)) for _ in range(3))
+            spans = prompts[which]
+            known = [
+                i
+                for i in self._content(spans)
+                if len(spans[i]) == 1 and int(self.bank.words.row[spans[i][0]]) >= 0
+            ]
+            drawn = (which, known[self.pick(len(known))]) if known else None
+            if drawn and drawn not in chosen:
+                chosen.append(drawn)
+            if len(chosen) == _SWAPPED_WORDS:
+                break
+        return chosen
 
     def _content(self, spans: Sequence[Prompt]) -> list[int]:
         """Indices of the words that may be edited: not the first, and no small words.
