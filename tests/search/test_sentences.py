@@ -24,6 +24,7 @@ from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
 from workbench.search.sentence_writing.restarts import left_out, update_restart, without_left_out
 from workbench.search.sentence_writing.search_inputs import both_sides, telling_questions
+from workbench.search.sentence_writing.sentence_edits import SentenceEdits
 from workbench.search.sentence_writing.sentence_form import Template
 from workbench.search.sentence_writing.sentence_tools import SentenceTools
 from workbench.search.sentence_writing.word_bank import OneGapTemplates, WordBank
@@ -196,6 +197,48 @@ def test_what_a_word_is_expected_after_counts_half_of_how_common_it_is():
     assert bank.expected(torch.tensor([-1.0, -2.0])).tolist() == [-0.5, 1.0]
     bank.__dict__["kinds"] = WordKinds((), torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool))
     assert bank.expected(torch.tensor([-1.0, -2.0])).tolist() == [-1.0, -2.0]
+
+
+def _edits(value: list[float], seed: int = 0) -> SentenceEdits:
+    """Edits over a vocabulary of ten words, of which six are candidates: three adjectives (3, 6, 8) and three nouns (4, 7, 9)."""
+    candidates = torch.tensor([3, 4, 6, 7, 8, 9])
+    noun = torch.isin(candidates, torch.tensor([4, 7, 9]))
+    row = torch.full((10,), -1)
+    row[candidates] = torch.arange(6)
+    writer = SimpleNamespace(
+        letters=torch.tensor([True] * 5 + [False] + [True] * 4),
+        begins=torch.ones(10, dtype=torch.bool),
+        small=torch.tensor([False, True, True] + [False] * 7),
+        log_probs=lambda prompts, tokens: [torch.zeros(len(prompt), len(tokens)) for prompt in prompts],
+    )
+    bank = SimpleNamespace(
+        writer=writer,
+        words=SimpleNamespace(tokens=candidates, row=row),
+        kinds=SimpleNamespace(alike=lambda place: noun == noun[place]),
+        expected=lambda log_probs: log_probs,
+    )
+    return SentenceEdits(bank, lambda: torch.tensor(value), torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+
+
+def test_every_word_of_the_best_sentence_is_swapped_within_a_few_steps():
+    """The adjective and the noun of "You are a calm poet." each get the other words of their kind, best value first."""
+    elites = [(0, 1, 2, 3, 4, 5), (0, 1, 2, 6, 7, 5)]
+    wanted = {(0, 1, 2, w, 4, 5) for w in (6, 8)} | {(0, 1, 2, 3, w, 5) for w in (7, 9)}
+    for seed in range(20):
+        edits = _edits([0.0, 0.0, 1.0, 2.0, 3.0, 4.0], seed)
+        found = {prompt for _ in range(3) for prompt in edits.swapped(elites, 8)}
+        assert wanted <= found
+        assert all(sum(a != b for a, b in zip(p, e, strict=True)) for p in found for e in elites[:1])
+    few = _edits([0.0, 0.0, 1.0, 2.0, 3.0, 4.0]).swapped(elites[:1], 2)
+    assert sorted(few) == [(0, 1, 2, 3, 9, 5), (0, 1, 2, 8, 4, 5)]  # the best word of each kind
+    assert _edits([0.0] * 6).swapped(elites, 0) == _edits([0.0] * 6).swapped([], 4) == []
+
+
+def test_a_word_that_is_no_candidate_is_not_swapped():
+    """Its kind is not known: of "You are a calm <unknown>." only the adjective is replaced."""
+    edits = _edits([0.0] * 6)
+    edits.bank.words.row[4] = -1
+    assert {prompt[4] for prompt in edits.swapped([(0, 1, 2, 3, 4, 5)], 16)} == {4}
 
 
 @pytest.mark.skipif(
