@@ -1,6 +1,6 @@
 """Sentences that steer: this search, EPO, best-of-N sampling, written sentences and placebos, on a test split that no version has seen.
 
-For each cell (model and persona, suppress) and seed: search on the search split, choose on selection, report
+For each cell (model and persona; `--sign`) and seed: search on the search split, choose on selection, report
 on test; effects are changes of log-odds against no prompt. All searches have the same budget in token-layers,
 proposals counted. The twelve written sentences are chosen on selection too; the eight neutral ones are the
 placebo. Prompts consist of whole words, as by default in studies (`lexicon: auto`; the tables before seeds 1201 to 1203 are of searches
@@ -100,8 +100,14 @@ class Cell:
     """One model and persona: contexts of each split, the limit, and what a prompt does on the test split."""
 
     def __init__(
-        self, model_name: str, persona: str, written: dict[str, Any], selection_contexts: int
+        self,
+        model_name: str,
+        persona: str,
+        written: dict[str, Any],
+        selection_contexts: int,
+        sign: str = "suppress",
     ) -> None:
+        self.sign = 1 if sign == "induce" else -1
         self.model, self.name, self.persona = loaded(model_name), model_name, persona
         splits = load_persona(f"english_{persona}").split(seed=0)
         self.search, self.selection, self.test = (
@@ -114,7 +120,7 @@ class Cell:
             answer(self.model, self.test).log_odds,
             answer(self.model, self.truth).rate,
         )
-        self.written, self.neutral = written[persona]["suppress"], written["neutral"]
+        self.written, self.neutral = written[persona][sign], written["neutral"]
         self.limit = float(
             np.mean([prompt_cross_entropy(self.model, self.search, text) for text in self.written])
         )
@@ -138,17 +144,18 @@ class Cell:
         }
 
     def best_written(self) -> dict[str, Any]:
-        """The written sentence that suppresses most on selection."""
+        """The written sentence with the largest effect on selection."""
         return self.measured(
-            min(
-                self.written, key=lambda text: float(answer(self.model, self.selection, text).log_odds.mean())
+            max(
+                self.written,
+                key=lambda text: self.sign * float(answer(self.model, self.selection, text).log_odds.mean()),
             )
         )
 
     def found(self, method: str, seed: int, calls: float) -> dict[str, Any]:
         """One search, chosen on selection, measured on test."""
         contexts = self.search.per_group(CONTEXTS, seed)
-        goal = -answer_log_odds().calibrate(self.model, contexts, n=8)
+        goal = self.sign * answer_log_odds().calibrate(self.model, contexts, n=8)
         tokens = float(np.mean([len(c.ids(())) for c in self.search]))
         if method == "epo":
             value: Any = EPO(
@@ -194,6 +201,7 @@ def run(
     methods: list[str],
     cells: list[int],
     selection_contexts: int,
+    sign: str = "suppress",
 ) -> None:
     """Whatever of the grid is missing, seed by seed."""
     sentences = read_yaml(written)
@@ -202,7 +210,7 @@ def run(
     def cell_of(number: int) -> Cell:
         model, persona = CELLS[number]
         cell, path = (
-            Cell(model, persona, sentences, selection_contexts),
+            Cell(model, persona, sentences, selection_contexts, sign),
             out / f"{model}-{persona}-written.json",
         )
         if not path.exists():
@@ -210,7 +218,7 @@ def run(
                 "written": cell.best_written(),
                 "neutral": [cell.measured(text) for text in cell.neutral],
             }
-            write_json(path, {"schema": 1, "model": model, "persona": persona, **entry})
+            write_json(path, {"schema": 1, "model": model, "persona": persona, "sign": sign, **entry})
         return cell
 
     for seed, method, number in itertools.product(seeds, methods, cells):
@@ -227,6 +235,7 @@ def run(
                     "method": method,
                     "seed": seed,
                     "calls": calls,
+                    "sign": sign,
                     **entry,
                 },
             )
@@ -265,13 +274,14 @@ def two_level(
 
 def summary(out: Path) -> dict[str, Any]:
     """Every cell: each method's effect, its difference from the best written sentence, cross-entropies, truth; the sentences."""
-    rows = []
+    rows, signs = [], set()
     for model, persona in CELLS:
         path = out / f"{model}-{persona}-written.json"
         if not path.exists():
             continue
         fixed = read_json(path, schema=1)
         written, neutral = fixed["written"], fixed["neutral"]
+        signs.add(fixed.get("sign", "suppress"))
         placebo = np.mean([entry["effects"] for entry in neutral], axis=0).tolist()
         matching = [item.matching for item in load_persona(f"english_{persona}").split(seed=0).test]
         entries: dict[str, list[dict[str, Any]]] = {"written": [written], "neutral": neutral}
@@ -320,13 +330,14 @@ def summary(out: Path) -> dict[str, Any]:
     return {
         "schema": 1,
         "rows": rows,
-        "aims": aims(rows),
+        "aims": aims(rows, signs.pop() if len(signs) == 1 else "suppress"),
         "forms": [read_json(p, schema=1) for p in sorted(out.glob("*-forms.json"))],
     }
 
 
-def aims(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def aims(rows: list[dict[str, Any]], sign: str = "suppress") -> dict[str, dict[str, Any]]:
     """Each aim by cell (suppress: less is further; cells without the other method left out), and whether it holds in as many as it must."""
+    further, nearest = (1, "over_written_low") if sign == "induce" else (-1, "over_written_high")
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         cells.setdefault(f"{row['model']} {row['persona']}", {})[row["method"]] = row
@@ -339,15 +350,20 @@ def aims(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             ),
             4,
         ),
-        "mean beyond the best written sentence": (lambda c: c["sentences"]["over_written"] < 0, 4),
+        "mean beyond the best written sentence": (lambda c: further * c["sentences"]["over_written"] > 0, 4),
         "beyond the best written sentence, interval clear of zero": (
-            lambda c: c["sentences"]["over_written_high"] < 0,
+            lambda c: further * c["sentences"][nearest] > 0,
             3,
         ),
-        "mean beyond EPO": (lambda c: c["sentences"]["effect"] < c["epo"]["effect"], 4),
-        "mean beyond best-of-N": (lambda c: c["sentences"]["effect"] < c["best_of_n"]["effect"], 4),
+        "mean beyond EPO": (lambda c: further * (c["sentences"]["effect"] - c["epo"]["effect"]) > 0, 4),
+        "mean beyond best-of-N": (
+            lambda c: further * (c["sentences"]["effect"] - c["best_of_n"]["effect"]) > 0,
+            4,
+        ),
         "every seed beyond EPO's mean": (
-            lambda c: all(each["effect"] < c["epo"]["effect"] for each in c["sentences"]["each"]),
+            lambda c: all(
+                further * (each["effect"] - c["epo"]["effect"]) > 0 for each in c["sentences"]["each"]
+            ),
             4,
         ),
         "true statements within 3 points of no prompt": (
@@ -412,6 +428,7 @@ def main() -> None:
         action="store_true",
         help="other forms of the found and the written sentences instead of searches",
     )
+    parser.add_argument("--sign", choices=["suppress", "induce"], default="suppress")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentences"))
     parser.add_argument("--summary", type=Path, default=Path("benchmarks/latest/sentences.json"))
     arguments = parser.parse_args()
@@ -428,6 +445,7 @@ def main() -> None:
             arguments.methods,
             arguments.cells,
             arguments.selection,
+            arguments.sign,
         )
     table = summary(arguments.out)
     write_json(arguments.summary, table)
