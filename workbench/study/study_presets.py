@@ -28,6 +28,7 @@ from workbench.study.study_settings import (
     DataSettings,
     DirectionSettings,
     ModelSettings,
+    OffTargetSettings,
     SearchSettings,
     Sign,
     Study,
@@ -131,8 +132,14 @@ def first_study(persona: str | None = None, model: str = "organism", sign: Sign 
         enough["layers"] = None
         study = study.model_copy(update={"model": ModelSettings(name=model)})
     study = study.model_copy(update={"directions": study.directions.model_copy(update=enough)})
-    conditions = ("manual", "neutral_text", "random_text", "resga", "answer_objective", "steering")
-    return study.model_copy(update={"conditions": conditions, "primary": ("resga", "answer_objective")})
+    return study.model_copy(
+        update={
+            "conditions": ("manual", "neutral_text", "random_text", "resga", "answer_objective"),
+            "primary": ("resga", "answer_objective"),
+            "collateral": OffTargetSettings(items=12),
+            "attribution": AttributionSettings(contexts=4, estimators=("removal",), circuit=0, cards=0),
+        }
+    )
 
 
 def _language_demo(persona: str, sign: Sign, seed: int) -> Study:
