@@ -196,7 +196,7 @@ def test_a_first_study_of_a_real_vocabulary_searches_over_sentences(model, sign)
         model,
         sign,
     )
-    assert study.search.options == {} and study.sae == "none"
+    assert study.search.options == {} and study.sae == "none" and study.directions.unshown == "go_on"
     assert {"manual", "neutral_text", "random_text", *study.primary} <= set(study.conditions)
     assert why_not_tested(study, load_persona(study.persona)) is None
 

@@ -109,7 +109,7 @@ def first_study(persona: str | None = None, model: str = "organism", sign: Sign 
 
     On the organism (the package's own small model) it is the demo. Any other model has a real vocabulary, in
     which searches over single tokens end at strings that are no language. Its study therefore searches over
-    whole sentences; it has no SAE, and looks for a direction in all layers.
+    whole sentences; it has no SAE, looks for a direction in all layers, and goes on if none is shown.
 
     Args:
         persona: Name of a persona or a persona file. None: sycophancy by the questions that suit the model, the
@@ -124,10 +124,9 @@ def first_study(persona: str | None = None, model: str = "organism", sign: Sign 
     if model == "organism":
         return demo_study(persona or "sycophancy", sign)
     study = _language_demo(persona or "feedback_sycophancy", sign, 0)
-    enough: dict[str, Any] = {
-        "texts": 16,
-        "contexts": 12,
-    }  # the demo has too few to test whether there is a direction
+    # The demo has too few texts to test whether there is a direction. Without a direction the report says so, and the
+    # search on the answer still has a result.
+    enough: dict[str, Any] = {"texts": 16, "contexts": 12, "unshown": "go_on"}
     if model != study.model.name:
         enough["layers"] = None
         study = study.model_copy(update={"model": ModelSettings(name=model)})
