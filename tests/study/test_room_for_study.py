@@ -104,7 +104,7 @@ def test_an_8b_model_is_told_what_would_fit(gpu, dtype, free, says):
         f"llama-3.1-8b-instruct: the plan needs too much memory: cuda with {free / 1e9:.1f} GB free, {dtype}: "
     )
     advised = words.partition("search.batch_tokens ")[2].split()[0] if "bfloat16 fits" in words else None
-    if tokens := advised or ("4096" if "fits with 4096" in words else None):
+    if tokens := advised or ("2048" if "fits with 2048" in words else None):
         search = study.search.model_copy(update={"batch_tokens": int(tokens)})
         model = study.model.model_copy(update={"dtype": "bfloat16"})
         refuse_without_room(study.model_copy(update={"search": search, "model": model}))

@@ -186,7 +186,7 @@ def test_a_study_whose_searches_shrink_gets_one_gpu():
     "memories, says",
     [
         ([80 * 10**9, 24 * 10**9], r"a GPU of 24\.0 GB \(another has 80\.0 GB\), float32: does not fit"),
-        ([24 * 10**9], r"a GPU of 24\.0 GB, float32: .* bfloat16 fits with search\.batch_tokens 4096"),
+        ([24 * 10**9], r"a GPU of 24\.0 GB, float32: .* bfloat16 fits with search\.batch_tokens 2048"),
         ([80 * 10**9] * 2, None),
         ([], None),
     ],
